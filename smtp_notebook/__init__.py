@@ -1,0 +1,126 @@
+"""Send mail from Jupyter notebooks: results as they are shown, and one personal mail per DataFrame row.
+
+A template and a row make a Message; a Message and a Connection make an Outcome; a merge is that, once
+per row. Every name below is loaded on first use, so importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smtp_notebook.addresses import Address
+    from smtp_notebook.api import amail_merge, asend, connect, mail_merge, preview, send
+    from smtp_notebook.connection import Connection
+    from smtp_notebook.message import Attachment, Message
+    from smtp_notebook.outcome import (
+        AddressError,
+        AttachmentError,
+        DeliveryError,
+        MailError,
+        MergeRefusedError,
+        MessageError,
+        OptionError,
+        Outcome,
+        PreflightError,
+        Report,
+        SecretError,
+        SettingsError,
+        State,
+        TemplateError,
+    )
+    from smtp_notebook.sandbox import Sandbox
+    from smtp_notebook.template import Template
+    from smtp_notebook.widgets import email_form
+
+_HOMES = {
+    "addresses": ("Address",),
+    "api": ("amail_merge", "asend", "connect", "mail_merge", "preview", "send"),
+    "connection": ("Connection",),
+    "message": ("Attachment", "Message"),
+    "outcome": (
+        "AddressError",
+        "AttachmentError",
+        "DeliveryError",
+        "MailError",
+        "MergeRefusedError",
+        "MessageError",
+        "OptionError",
+        "Outcome",
+        "PreflightError",
+        "Report",
+        "SecretError",
+        "SettingsError",
+        "State",
+        "TemplateError",
+    ),
+    "sandbox": ("Sandbox",),
+    "template": ("Template",),
+    "widgets": ("email_form",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Address",
+    "AddressError",
+    "Attachment",
+    "AttachmentError",
+    "Connection",
+    "DeliveryError",
+    "MailError",
+    "MergeRefusedError",
+    "Message",
+    "MessageError",
+    "OptionError",
+    "Outcome",
+    "PreflightError",
+    "Report",
+    "Sandbox",
+    "SecretError",
+    "SettingsError",
+    "State",
+    "Template",
+    "TemplateError",
+    "amail_merge",
+    "asend",
+    "connect",
+    "email_form",
+    "load_ipython_extension",
+    "mail_merge",
+    "preview",
+    "send",
+    "unload_ipython_extension",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("smtp_notebook")
+    home = _HOME_OF.get(name)
+    if home is None:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Register the magics: ``%load_ext smtp_notebook``."""
+    from smtp_notebook.magics import register
+
+    register(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Take the magics away again."""
+    from smtp_notebook.magics import unregister
+
+    unregister(shell)

@@ -1,0 +1,220 @@
+"""One mailbox as a value, and the few ways a person writes several in one line.
+
+Syntax is judged by email-validator (RFC 5321, 5322, 6531); what it refuses only because no public mail
+server has that domain (``.test``, ``localhost``, an intranet) is accepted, for a relay may serve it.
+Every function takes time linear in its input.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from smtp_notebook.outcome import AddressError
+
+__all__ = ["CONTROL", "Address", "make_address", "parse_addresses", "shortened", "split_addresses", "split_mailbox"]
+
+#: What no header may hold: C0 and C1 controls, DEL, line and paragraph separators, lone surrogates.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u00a0-\U0010ffff -]+")
+_LONGEST_MAILBOX = 1200
+_LONGEST_LOCAL = 64
+_LONGEST_DOMAIN = 255
+# email-validator has a list of domains that never get public mail. A name below one that does is judged
+# by its syntax alone.
+_JUDGED_BELOW = ".example.com"
+
+
+def shortened(text: str, length: int = 60) -> str:
+    """Return *text* as a quoted literal of at most *length* characters, for an error message."""
+    return repr(text if len(text) <= length else text[: length - 1] + "…")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One mailbox: an addr-spec and a display name.
+
+    Args:
+        addr_spec: ``local@domain`` as a person writes it, such as ``jörg@exämple.test``.
+        display_name: Any printable text, or "".
+
+    Raises:
+        AddressError: Not an address, or a control character in either.
+    """
+
+    addr_spec: str
+    display_name: str = ""
+
+    def __post_init__(self) -> None:
+        name = self.display_name.strip()
+        for text in (self.addr_spec, name):
+            _refuse_control(text)
+        if len(name) > _LONGEST_MAILBOX:
+            cause = f"The display name {shortened(name)} is longer than {_LONGEST_MAILBOX} characters."
+            raise AddressError(cause, "Shorten it.")
+        object.__setattr__(self, "display_name", name)
+        object.__setattr__(self, "addr_spec", _validated(self.addr_spec.strip())[0])
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Return the one mailbox in *text*: ``ann@example.com`` or ``Ann Smith <ann@example.com>``.
+
+        Raises:
+            AddressError: None, or more than one.
+        """
+        _refuse_control(text)
+        pieces = split_addresses(text)
+        if len(pieces) > 1:
+            raise AddressError(f"{shortened(text)} is more than one address.", "Give one, or put a name with a comma in quotes.")
+        if not pieces:
+            raise AddressError("The address is empty.", "Fill it in.")
+        name, spec = split_mailbox(pieces[0])
+        return cls(spec, name)
+
+    @property
+    def wire(self) -> str:
+        """What the envelope gets: the local part unchanged, the domain as a lower-case A-label."""
+        return _validated(self.addr_spec)[1]
+
+    @property
+    def local(self) -> str:
+        """What stands before the last @."""
+        return self.addr_spec.rpartition("@")[0]
+
+    @property
+    def domain(self) -> str:
+        """What stands after the last @, as written."""
+        return self.addr_spec.rpartition("@")[2]
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """Whether the local part is not ASCII, so that only an SMTPUTF8 server can take it (RFC 6531)."""
+        return not self.local.isascii()
+
+    def __str__(self) -> str:
+        if not self.display_name:
+            return self.addr_spec
+        return f"{_quoted(self.display_name)} <{self.addr_spec}>"
+
+
+def make_address(addr_spec: str, display_name: str = "") -> Address:
+    """Return an Address from its two parts; see there."""
+    return Address(addr_spec, display_name)
+
+
+def _quoted(name: str) -> str:
+    if _ATOMS.fullmatch(name) and "  " not in name:
+        return name
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _refuse_control(text: str) -> None:
+    if found := CONTROL.search(text):
+        kind = "a line break" if found[0] in "\r\n" else f"the control character U+{ord(found[0]):04X}"
+        raise AddressError(f"The address {shortened(text)} has {kind} in it.", "Remove it: a line break could add recipients.")
+
+
+@functools.lru_cache(maxsize=8192)
+def _validated(spec: str) -> tuple[str, str]:
+    """Return the normalised addr-spec and its wire form."""
+    if len(spec) > _LONGEST_LOCAL + _LONGEST_DOMAIN + 1:
+        raise _refusal(spec, "it is longer than any address can be")
+    local, at, domain = spec.rpartition("@")
+    if not at:
+        raise _refusal(spec, "it has no @")
+    if not domain:
+        raise _refusal(spec, "nothing stands after the @")
+    literal = domain.startswith("[")
+    from email_validator import EmailNotValidError, validate_email
+
+    judged = spec if literal else f"{local}@{domain}{_JUDGED_BELOW}"
+    try:
+        found = validate_email(
+            judged,
+            allow_smtputf8=True,
+            allow_quoted_local=True,
+            allow_domain_literal=True,
+            check_deliverability=False,
+            globally_deliverable=False,
+            strict=True,
+        )
+    except EmailNotValidError as error:
+        text = str(error)
+        raise _refusal(spec, text[:1].lower() + text[1:].rstrip(".")) from None
+    if len(found.local_part.encode()) > _LONGEST_LOCAL:
+        raise _refusal(spec, f"what stands before the @ is longer than {_LONGEST_LOCAL} octets")
+    plain = found.domain if literal else found.domain.removesuffix(_JUDGED_BELOW)
+    ascii_domain = found.ascii_domain if literal else found.ascii_domain.removesuffix(_JUDGED_BELOW)
+    return f"{found.local_part}@{plain}", f"{found.local_part}@{ascii_domain.lower()}"
+
+
+def _refusal(spec: str, why: str) -> AddressError:
+    return AddressError(f"{shortened(spec)} is no e-mail address: {why}.", "Write it as name@example.com.")
+
+
+# ------------------------------------------------------------------------------------- several in one
+
+
+def split_addresses(text: str) -> list[str]:
+    """Split at semicolons and commas that stand outside quotes and angle brackets; drop empty pieces."""
+    pieces: list[str] = []
+    start = 0
+    quoted = angled = escaped = False
+    for position, character in enumerate(text):
+        if escaped:
+            escaped = False
+        elif quoted:
+            escaped = character == "\\"
+            quoted = character != '"'
+        elif character == '"':
+            quoted = True
+        elif character in "<>":
+            angled = character == "<"
+        elif character in ";," and not angled:
+            pieces.append(text[start:position])
+            start = position + 1
+    pieces.append(text[start:])
+    return [stripped for piece in pieces if (stripped := piece.strip())]
+
+
+def split_mailbox(text: str) -> tuple[str, str]:
+    """Split ``Name <spec>`` into the name, its quotes undone, and the spec; or ``spec`` into "" and it."""
+    text = text.strip()
+    if not text.endswith(">"):
+        return "", text
+    name, bracket, spec = text[:-1].rpartition("<")
+    if not bracket:
+        return "", text
+    return _unquoted(name.strip()), spec.strip()
+
+
+def _unquoted(name: str) -> str:
+    if len(name) > 1 and name[0] == name[-1] == '"':
+        return re.sub(r"\\(.)", r"\1", name[1:-1])
+    return name
+
+
+def parse_addresses(value: str | Address | Iterable[str | Address] | None) -> tuple[Address, ...]:
+    """Return the addresses of a string (separated by semicolons or commas), a list, or None.
+
+    Raises:
+        AddressError: One of them is none.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, Address):
+        return (value,)
+    if isinstance(value, str):
+        _refuse_control(value)
+        return tuple(Address(*reversed(split_mailbox(piece))) for piece in split_addresses(value))
+    if not isinstance(value, Iterable):
+        raise AddressError(f"{shortened(str(value))} is no e-mail address: it is a {type(value).__name__}.", "Give text, or a list of texts.")
+    found: list[Address] = []
+    for item in value:
+        if not isinstance(item, str | Address):
+            raise AddressError(f"{shortened(str(item))} is no e-mail address: it is a {type(item).__name__}.", "Fill it in, or leave it out.")
+        found += [item] if isinstance(item, Address) else parse_addresses(item)
+    return tuple(found)

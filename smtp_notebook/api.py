@@ -1,0 +1,507 @@
+"""The public verbs: defaults resolved here, ports wired here, everything else below.
+
+Each verb is written once, as a coroutine; its blocking twin renders on the calling thread and waits
+for the background loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from smtp_notebook import _sync
+from smtp_notebook import connection as connections
+from smtp_notebook.connection import Connection
+from smtp_notebook.journal import PassingJournal
+from smtp_notebook.merge import Frame, Plan, Planned, Preflight, Run, guess_address_column, merged, with_sender
+from smtp_notebook.message import Message, check_field_names
+from smtp_notebook.outcome import (
+    DeliveryError,
+    MailError,
+    MergeRefusedError,
+    MessageError,
+    OptionError,
+    Outcome,
+    PreflightError,
+    Report,
+    SettingsError,
+    State,
+)
+from smtp_notebook.sandbox import Sandbox, default_sandbox
+from smtp_notebook.template import Template
+from smtp_notebook.transport import SmtpTransport
+
+if TYPE_CHECKING:
+    from smtp_notebook._sync import Caller
+
+__all__ = [
+    "NOTHING_LEFT",
+    "Server",
+    "amail_merge",
+    "asend",
+    "compose",
+    "connect",
+    "find_server",
+    "mail_merge",
+    "preview",
+    "send",
+]
+
+NOTHING_LEFT = "Nothing left this machine: the sandbox caught it (%inbox shows it, connect(…) names a server)."
+
+Via = Connection | Sandbox | str | None
+
+
+# ------------------------------------------------------------------------------------- which server
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A Connection whose secret is at hand.
+
+    Attributes:
+        connection: The settings.
+        password: The resolved secret, or None.
+        named: Whether a person named this server; False for the sandbox that stands in.
+    """
+
+    connection: Connection
+    password: str | None
+    named: bool
+
+    def __repr__(self) -> str:
+        return f"<Server {self.connection!r}>"
+
+    @property
+    def note(self) -> str:
+        """What has to be said beside each result, or ""."""
+        return NOTHING_LEFT if self.connection.sandbox else ""
+
+
+def find_server(via: Via = None) -> Server:
+    """Return the server that a call uses: *via*, ``connect()``, the environment, else the sandbox.
+
+    May prompt for a password, so it runs on the calling thread.
+
+    Raises:
+        SettingsError: The URL or name is none.
+        SecretError: A login needs a password that cannot be had here.
+    """
+    connection = _connection(via) if via is not None else connections.current()
+    if connection is None:
+        connection = connections.from_environment(os.environ)
+    if connection is None:
+        return Server(default_sandbox().connection, None, named=False)
+    return Server(connection, connection.resolve_secret() if connection.user else None, named=True)
+
+
+def _connection(via: Via, **settings: Any) -> Connection:
+    if isinstance(via, Sandbox):
+        via.start()
+        via = via.connection
+    if isinstance(via, Connection):
+        return via.with_(**settings) if settings else via
+    if not isinstance(via, str):
+        cause = f"A {type(via).__name__} is no server."
+        raise SettingsError(cause, "Give a Connection, a Sandbox, a URL such as smtp://user@host, or a saved name.")
+    if "://" in via:
+        return Connection.from_url(via, **settings)
+    found = default_sandbox().connection if via.strip().lower() == "sandbox" else connections.saved(via.strip())
+    return found.with_(**settings) if settings else found
+
+
+def connect(url_or_name: str | Connection | Sandbox = "sandbox", /, **settings: Any) -> Connection:
+    """Name the server of this notebook, and return its Connection.
+
+    Args:
+        url_or_name: ``smtp://user@host`` (port 587, STARTTLS required), ``smtps://`` (465, TLS),
+            ``smtp+plain://`` (25, neither), a saved name, or ``"sandbox"``.
+        **settings: Attributes of `Connection`, such as ``sender=`` or ``ca_file=``; ``password=``
+            takes a function that returns the secret.
+
+    Nothing is sent over the network. A password is found now (environment, keyring, function or
+    prompt), for nothing can prompt later.
+
+    Raises:
+        SettingsError: No such name or setting, or a password in clear.
+        SecretError: The login needs a password that cannot be had here.
+    """
+    connection = _connection(url_or_name, **settings)
+    if connection.user:
+        connection.resolve_secret()
+    connections.set_current(connection)
+    return connection
+
+
+# ---------------------------------------------------------------------------------------- one mail
+
+
+def compose(message: Message | None = None, /, **fields: Any) -> Message:
+    """Return the Message that `send` would send; *fields* win over the given one's.
+
+    Strings are taken as they are (no Jinja2): a brace in a name stays a brace. A body that is no
+    string, such as a DataFrame or a figure, is shown as the notebook shows it.
+    """
+    check_field_names(fields)
+    body = fields.get("body", "")
+    if isinstance(body, str):
+        return message.with_(**fields) if message is not None else Message(**fields)
+    shape = {k: fields.pop(k) for k in ("format", "inline") if fields.get(k) is not None}
+    shown = Template(body=fields.pop("body"), **shape).fill()
+    parts = {"body": shown.body, "format": shown.format, "text": shown.text, "html": shown.html}
+    parts["inline"] = shown.inline
+    return message.with_(**parts, **fields) if message is not None else Message(**parts, **fields)
+
+
+def _single(message: Message, server: Server) -> tuple[Preflight, Planned]:
+    check = Preflight(Template(), server.connection, divert=server.connection.redirect_to)
+    planned = check.planned(with_sender(message, server.connection), None, "")
+    return check, planned
+
+
+def send(message: Message | None = None, /, *, via: Via = None, dry_run: bool = False, **fields: Any) -> Outcome:
+    """Send one mail and return its Outcome.
+
+    Args:
+        message: A Message; None makes one from *fields*.
+        via: The server; by default the one of ``connect()``, the environment, else the sandbox.
+        dry_run: Check everything and send nothing; the Outcome is ``planned``.
+        **fields: ``to cc bcc reply_to from_ subject body format importance attach inline headers
+            read_receipt unsubscribe``. Strings are taken as they are, not as templates.
+
+    Raises:
+        MessageError: The message cannot be built; nothing was sent.
+        DeliveryError: It was not accepted for every recipient; ``.outcome`` says what happened.
+            A state of ``in_doubt`` means that it may have arrived: look before sending it again.
+    """
+    server = find_server(via)
+    _, planned = _single(compose(message, **fields), server)
+    if dry_run:
+        return planned.outcome(State.PLANNED, reason="Dry run: checked, not sent.")
+    run = _run([planned], server, _unused)
+    _sync.run(run.send, stop=run.stop)
+    return _delivered(run.report_rows()[0], server)
+
+
+async def asend(message: Message | None = None, /, *, via: Via = None, dry_run: bool = False, **fields: Any) -> Outcome:
+    """Do what `send` does, awaited; rendering happens on the awaiting loop."""
+    server = find_server(via)
+    _, planned = _single(compose(message, **fields), server)
+    if dry_run:
+        return planned.outcome(State.PLANNED, reason="Dry run: checked, not sent.")
+    run = _run([planned], server, _unused)
+    await _sync.ticking(run.send(_sync.Inline()))
+    return _delivered(run.report_rows()[0], server)
+
+
+def _unused(row: Planned) -> bytes:
+    msg = f"{row!r} was kept, so it is not rendered again"
+    raise AssertionError(msg)
+
+
+def _delivered(outcome: Outcome, server: Server) -> Outcome:
+    if outcome.state is not State.SENT:
+        raise DeliveryError(outcome)
+    if server.note and not server.named:
+        print(server.note)  # noqa: T201 - said in the output itself: nobody named a server
+    return outcome.with_(reason=outcome.reason or server.note)
+
+
+# ------------------------------------------------------------------------------------------- merge
+
+
+@dataclass(frozen=True, slots=True)
+class _Merge:
+    """A merge after its preflight, ready to be sent."""
+
+    frame: Frame
+    plan: Plan
+    check: Preflight
+    server: Server
+    diverted: str
+    dry: bool
+
+    def report(self, outcomes: Sequence[Outcome], *notes: str) -> Report:
+        said = [n for n in (*notes, self.server.note if not self.dry else "") if n]
+        if self.diverted:
+            said.append(f"Every mail went to {self.diverted} instead of its recipients; none of them counts as sent.")
+        where = "the sandbox" if self.server.connection.sandbox else self.server.connection.host
+        title = "Dry run" if self.dry else f"Merge to {where}"
+        return Report(outcomes, title=title, index=self.frame.labels, notes=said).remember()
+
+    def render(self, row: Planned) -> bytes:
+        return self.check.again(row, self.frame.row(row.position or 0))
+
+
+def _prepare(df: Any, template: Any, options: _Options, fields: Mapping[str, Any]) -> _Merge:
+    """Resolve defaults and check every row; on the calling thread."""
+    check_field_names(fields)
+    server = find_server(options.via)
+    frame = Frame(df)
+    made = _template(template, fields, frame, server.connection)
+    diverted = options.test_to or server.connection.redirect_to
+    _refuse_unguarded(server.connection, options)
+    check = Preflight(
+        made,
+        server.connection,
+        key=_key_columns(options.key, frame),
+        values=options.values,
+        divert=_wire(diverted),
+    )
+    plan = check.plan(frame, options.limit)
+    return _Merge(frame, plan, check, server, diverted, options.dry_run)
+
+
+def _wire(address: str) -> str:
+    from smtp_notebook.addresses import Address
+
+    return Address.parse(address).wire if address else ""
+
+
+def _template(template: Any, fields: Mapping[str, Any], frame: Frame, connection: Connection) -> Template:
+    if not isinstance(template, Template | str | Path):
+        cause = f"A {type(template).__name__} is no template."
+        raise MessageError(cause, "Give a Template, the path of a template file, or its text.")
+    made = Template(template, **fields) if not isinstance(template, Template) else template.with_(**fields)
+    if "to" not in made.fields:
+        made = made.with_(to=f"{{{{ row[{guess_address_column(frame.columns)!r}] }}}}")
+    if "from_" not in made.fields and connection.sender:
+        made = made.with_(from_=_literal(connection.sender))
+    return made
+
+
+def _literal(text: str) -> str:
+    """Return *text* so that Jinja2 prints it as it is."""
+    return f"{{% raw %}}{text}{{% endraw %}}" if "{" in text else text
+
+
+def _key_columns(key: str | Sequence[str] | None, frame: Frame) -> tuple[str, ...] | None:
+    if key is None:
+        return None
+    names = (key,) if isinstance(key, str) else tuple(key)
+    for name in names:
+        if name not in frame.columns:
+            cause = f"There is no key column {name!r}; the columns are: {', '.join(map(repr, frame.columns[:20]))}."
+            raise MergeRefusedError(cause, "Name one that tells the rows apart.")
+    return names
+
+
+def _refuse_unguarded(connection: Connection, options: _Options) -> None:
+    """Refuse a real server as long as no durable journal keeps a second run from mailing twice."""
+    if connection.is_loopback or options.dry_run:
+        return
+    cause = (
+        f"mail_merge does not send to {connection.host} yet: without a journal on disk, running the cell "
+        "again would mail everybody twice."
+    )
+    raise MergeRefusedError(cause, "Use the sandbox or a server on this machine, dry_run=True, or send() for one mail.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    key: str | Sequence[str] | None
+    via: Via
+    values: Mapping[str, Any] | None
+    limit: int | None
+    test_to: str
+    dry_run: bool
+    on_problem: str
+    on_outcome: Callable[[Outcome], object] | None
+    progress: bool
+
+    def __post_init__(self) -> None:
+        if self.on_problem not in {"stop", "skip"}:
+            cause = f"on_problem={self.on_problem!r} is neither 'stop' nor 'skip'."
+            raise OptionError(cause)
+        if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 0):
+            cause = f"limit={self.limit!r} is no number of rows."
+            raise OptionError(cause, "Give a whole number, 0 or more.")
+
+
+def mail_merge(
+    df: Any,
+    template: Template | str | Path,
+    *,
+    key: str | Sequence[str] | None = None,
+    via: Via = None,
+    values: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+    test_to: str = "",
+    dry_run: bool = False,
+    on_problem: Literal["stop", "skip"] = "stop",
+    progress: bool = True,
+    on_outcome: Callable[[Outcome], object] | None = None,
+    **fields: Any,
+) -> Report:
+    """Send one mail per row, after every row was checked; return the Report.
+
+    Args:
+        df: A pandas DataFrame, anything narwhals reads, or a list of dicts. Never changed.
+        template: A Template, the path of a template file, or its text.
+        key: The column or columns that identify a row; by default its address. Two rows with one key
+            are a problem.
+        via: The server; by default the one of ``connect()``, the environment, else the sandbox.
+        values: More names for the template, functions too; the row's columns win over them.
+        limit: Check and send only this many good rows.
+        test_to: Send every mail to this address instead; nobody counts as mailed.
+        dry_run: Check every row and send nothing; never raises for a row.
+        on_problem: ``"stop"`` sends nothing when a row has a problem; ``"skip"`` sends the good rows
+            and reports the others.
+        progress: Show a progress bar when it takes longer than a second.
+        on_outcome: Called once per row, from a background thread, after the row was recorded.
+        **fields: Fields that win over the template's, as templates themselves.
+
+    Raises:
+        PreflightError: Rows have problems and *on_problem* is "stop"; nothing was sent, and
+            ``.report`` has them all.
+        MergeRefusedError: The frame, the address column or the server does not do; nothing was sent.
+        KeyboardInterrupt: The kernel was interrupted; rows in flight had up to 5 s, and
+            ``Report.last()`` says how far it went.
+    """
+    options = _Options(
+        key=key, via=via, values=values, limit=limit, test_to=test_to, dry_run=dry_run,
+        on_problem=on_problem, on_outcome=on_outcome, progress=progress,
+    )  # fmt: skip
+    merge = _prepare(df, template, options, fields)
+    if (early := _early(merge, options)) is not None:
+        return early
+    with _Progress(len(merge.plan.rows), options) as bar:
+        run = _run(merge.plan.rows, merge.server, merge.render, bar.step)
+        try:
+            _sync.run(run.send, stop=run.stop)
+        except KeyboardInterrupt:
+            _show(_finished(merge, run))
+            raise
+    return _finished(merge, run)
+
+
+async def amail_merge(df: Any, template: Template | str | Path, **options: Any) -> Report:
+    """Do what `mail_merge` does, awaited, with the same arguments; rendering happens on this loop."""
+    names = _Options.__slots__  # type: ignore[attr-defined]  # dataclass(slots=True) makes them
+    given = {k: options.pop(k) for k in list(options) if k in names}
+    defaults: dict[str, Any] = {"limit": None, "test_to": "", "dry_run": False, "on_problem": "stop", "progress": True}
+    chosen = _Options(**({"key": None, "via": None, "values": None, "on_outcome": None} | defaults | given))
+    merge = _prepare(df, template, chosen, options)
+    if (early := _early(merge, chosen)) is not None:
+        return early
+    with _Progress(len(merge.plan.rows), chosen) as bar:
+        run = _run(merge.plan.rows, merge.server, merge.render, bar.step)
+        try:
+            await _sync.ticking(run.send(_sync.Inline()))
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            _show(_finished(merge, run))
+            raise
+    return _finished(merge, run)
+
+
+def _early(merge: _Merge, options: _Options) -> Report | None:
+    """Return the Report of a merge that sends nothing, or None when it goes on."""
+    if options.dry_run:
+        return merge.report(merge.plan.outcomes, "Nothing was sent.")
+    if merge.plan.problems and options.on_problem == "stop":
+        report = merge.report(merge.plan.outcomes, "Nothing was sent.")
+        raise PreflightError(*_problem_text(merge.plan, report), report=report)
+    if not merge.plan.rows:
+        why = "The frame has no rows." if not len(merge.frame) else "No row can be sent."
+        return merge.report(merge.plan.outcomes, f"{why} Nothing was sent.")
+    return None
+
+
+def _problem_text(plan: Plan, report: Report) -> tuple[str, str]:
+    count, total = len(plan.problems), len(report)
+    rows = "row has a problem" if count == 1 else "rows have problems"
+    cause = f"{count:,} of {total:,} {rows}; nothing was sent."
+    return cause, 'Mend the rows, or send the others with on_problem="skip". Report.last() has them all.'
+
+
+def _finished(merge: _Merge, run: Run) -> Report:
+    return merge.report(merged(merge.plan, run.report_rows()), run.stopped)
+
+
+def _run(
+    rows: Sequence[Planned],
+    server: Server,
+    render: Callable[[Planned], bytes],
+    on_outcome: Callable[[Outcome], object] | None = None,
+) -> Run:
+    """Wire the ports: the one place that names a concrete transport and journal."""
+    connection = server.connection
+    return Run(
+        rows,
+        SmtpTransport(connection, server.password),
+        PassingJournal(),
+        render=render,
+        workers=connection.max_connections,
+        attempts=connection.attempts,
+        on_outcome=on_outcome,
+    )
+
+
+def _show(report: Report) -> None:
+    """Show a report although an exception follows: richly in IPython, as text elsewhere."""
+    import sys
+
+    ipython = sys.modules.get("IPython")
+    if ipython is not None and ipython.get_ipython() is not None:
+        from IPython.display import display
+
+        display(report)
+    else:
+        print(report.text())  # noqa: T201 - the person has to see how far it went
+
+
+class _Progress:
+    """A bar that appears after a second and leaves nothing behind."""
+
+    def __init__(self, total: int, options: _Options) -> None:
+        self._options = options
+        self._bar: Any = None
+        if options.progress:
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(total=total, unit="mail", leave=False, delay=1.0)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def step(self, outcome: Outcome) -> None:
+        if self._bar is not None:
+            self._bar.update()
+        if self._options.on_outcome is not None:
+            self._options.on_outcome(outcome)
+
+
+def preview(df: Any, template: Template | str | Path, row: int = 0, **fields: Any) -> Message:
+    """Return the Message that one row makes; it displays itself. No server is touched.
+
+    Args:
+        df: As in `mail_merge`.
+        template: As in `mail_merge`.
+        row: The row's position, counted from 0.
+        **fields: As in `mail_merge`; ``values=`` too.
+
+    Raises:
+        TemplateError: The row does not fill the template; says which column and line.
+    """
+    values = fields.pop("values", None)
+    check_field_names(fields)
+    frame = Frame(df)
+    connection = connections.current() or _NOWHERE
+    made = _template(template, fields, frame, connection)
+    try:
+        return made.fill(frame.row(row), values=values)
+    except MailError as error:
+        error.cause = f"Row {row}: {error.cause}"
+        error.args = (f"{error.cause} {error.fix}".strip(),)
+        raise
+
+
+_NOWHERE = Connection(host="localhost", port=25, security="plain")

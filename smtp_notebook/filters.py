@@ -1,0 +1,86 @@
+"""The filters that templates have beside Jinja2's own: addresses, date, number, money."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from typing import Any
+
+from jinja2 import Undefined
+
+from smtp_notebook.addresses import split_addresses
+
+__all__ = ["AddressList", "addresses", "date", "money", "number"]
+
+_SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "CNY": "¥", "INR": "₹", "KRW": "₩", "BRL": "R$"}
+_NO_CENTS = frozenset({"JPY", "KRW", "VND", "CLP", "ISK"})
+
+
+@dataclass(frozen=True, slots=True)
+class AddressList:
+    """Several addresses from one value, said so by the template's author."""
+
+    items: tuple[Any, ...]
+
+
+def addresses(value: Any) -> Any:
+    """Let one value fill several addresses: a list, or text separated by semicolons or commas."""
+    if isinstance(value, Undefined):
+        return value
+    if isinstance(value, str):
+        return AddressList(tuple(split_addresses(value)))
+    return AddressList(tuple(value) if isinstance(value, Iterable) else (value,))
+
+
+def date(value: Any, form: str = "%d %B %Y") -> Any:
+    """Format a date, a datetime, or ISO 8601 text such as Salesforce's ``2026-11-02T14:03:21.000+0000``.
+
+    Args:
+        value: The date.
+        form: A ``strftime`` format; ``23 November 2026`` by default. The time zone is kept as it is.
+    """
+    if isinstance(value, Undefined):
+        return value
+    if isinstance(value, str):
+        value = dt.datetime.fromisoformat(value.strip())
+    return value.strftime(form)
+
+
+def number(value: Any, decimals: int | None = None) -> Any:
+    """Format a number with thousands separators: ``94107.0`` as ``94,107``.
+
+    Args:
+        value: A number, or text that is one.
+        decimals: Digits after the point; None keeps what is there, without trailing zeros.
+    """
+    if isinstance(value, Undefined):
+        return value
+    amount = _decimal(value)
+    if decimals is not None:
+        return f"{_rounded(amount, decimals):,f}"
+    text = f"{amount:,f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def money(value: Any, currency: str = "USD") -> Any:
+    """Format an amount: ``$1,234.50``; a currency without a known sign stands in front as its code."""
+    if isinstance(value, Undefined):
+        return value
+    code = currency.upper()
+    amount = _rounded(_decimal(value), 0 if code in _NO_CENTS else 2)
+    sign = "-" if amount < 0 else ""
+    return f"{sign}{_SYMBOLS.get(code, code + ' ')}{abs(amount):,f}"
+
+
+def _decimal(value: Any) -> Decimal:
+    try:
+        return Decimal(str(value).replace(",", ""))
+    except InvalidOperation:
+        msg = f"{str(value)[:40]!r} is not a number"
+        raise ValueError(msg) from None
+
+
+def _rounded(amount: Decimal, decimals: int) -> Decimal:
+    return amount.quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_EVEN)

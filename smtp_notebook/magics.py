@@ -1,0 +1,196 @@
+"""``%%send_email``, ``%send_email``, ``%smtp`` and ``%inbox``: thin adapters of the library.
+
+An option is split off first and expanded after, by Jinja2 alone, so no variable's value can become an
+option. Backslashes are ordinary characters, for the sake of Windows paths. No option takes a password.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import shlex
+from typing import Any
+
+from IPython.core.completer import CompletionContext, SimpleCompletion, context_matcher
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
+from IPython.core.magic_arguments import argument, magic_arguments
+from IPython.display import display
+
+from smtp_notebook import api
+from smtp_notebook import connection as connections
+from smtp_notebook.bodies import FORMATS
+from smtp_notebook.message import IMPORTANCES, Message
+from smtp_notebook.outcome import DeliveryError, OptionError
+from smtp_notebook.sandbox import default_sandbox
+from smtp_notebook.template import Template
+
+__all__ = ["SendEmailMagics", "register", "split_options", "unregister"]
+
+_JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}")
+#: Options that become fields of the message as they are.
+_FIELDS = ("to", "cc", "bcc", "from_", "reply_to", "subject", "format", "attach", "inline", "importance")
+_CHOICES = {"--format": FORMATS, "--importance": IMPORTANCES}
+
+
+def split_options(line: str) -> list[str]:
+    """Split an option line as a shell would, backslashes and ``{{ … }}`` left whole."""
+    kept: list[str] = []
+
+    def keep(found: re.Match[str]) -> str:
+        kept.append(found[0])
+        return f"\x00{len(kept) - 1}\x00"
+
+    lexer = shlex.shlex(_JINJA.sub(keep, line), posix=True, punctuation_chars=False)
+    lexer.whitespace_split = True
+    lexer.escape = ""
+    lexer.commenters = ""
+    try:
+        tokens = list(lexer)
+    except ValueError:
+        cause = "A quote in the options is opened and not closed."
+        raise OptionError(cause, "Close it, or use the other kind of quote around it.") from None
+    return [re.sub("\x00([0-9]+)\x00", lambda m: kept[int(m[1])], t) for t in tokens]
+
+
+@magics_class
+class SendEmailMagics(Magics):
+    """The magics of smtp_notebook; each translates to one call of the library."""
+
+    @magic_arguments()
+    @argument("--to", "-t", action="append", help="recipients, separated by ; or ,")
+    @argument("--cc", action="append", help="copies")
+    @argument("--bcc", action="append", help="blind copies")
+    @argument("--from", dest="from_", help="the sender")
+    @argument("--reply-to", action="append", help="where answers go")
+    @argument("--subject", "-s", help="the subject")
+    @argument("--format", "-f", choices=FORMATS, help="what the cell is; Markdown by default")
+    @argument("--attach", "-a", action="append", help="a file, or {{ an object }}; may be repeated")
+    @argument("--attach-root", help="the folder that attached files must be in; the working one by default")
+    @argument("--inline", action="append", help="an image that the HTML shows by cid:")
+    @argument("--importance", choices=IMPORTANCES, help="low, normal or high")
+    @argument("--template", help="a template file in place of the cell (line form)")
+    @argument("--via", help="a URL or a saved name; by default the notebook's connection")
+    @argument("--dry-run", action="store_true", help="check everything, send nothing")
+    @argument("--preview", "-p", action="store_true", help="show the mail, send nothing")
+    @argument("--result", metavar="NAME", help="keep the Outcome under this name")
+    @no_var_expand
+    @needs_local_scope
+    @line_cell_magic
+    def send_email(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Any:
+        """Send the cell as a mail; the notebook's variables fill it.
+
+        The cell is a template: an optional head between --- lines, then the body in Markdown, HTML or
+        text. Any object that the notebook can show can stand in {{ }}. Options win over the head.
+
+        Examples::
+
+            %%send_email --to ann@example.com --subject "Results of {{ day }}"
+            Dear Ann, **{{ count }}** rows are in:
+
+            {{ frame.head() }}
+        """
+        options = self._options(line)
+        message = self._message(options, cell, {**self.shell.user_ns, **(local_ns or {})})
+        if options.preview:
+            return message
+        try:
+            outcome = api.send(message, via=options.via, dry_run=options.dry_run)
+        except DeliveryError as error:
+            self._keep(options.result, error.outcome)
+            raise
+        self._keep(options.result, outcome)
+        return outcome
+
+    def _options(self, line: str) -> argparse.Namespace:
+        tokens = split_options(line)
+        parser = self.send_email.parser
+        try:
+            return parser.parse_args(tokens)
+        except UsageError as error:
+            raise OptionError(_usage(str(error), tokens, sorted(parser._option_string_actions))) from None  # noqa: SLF001 - argparse has no public list of its options
+
+    @staticmethod
+    def _message(options: argparse.Namespace, cell: str | None, names: dict[str, Any]) -> Message:
+        if (cell is None) == (options.template is None):
+            cause = "The mail's text comes from the cell below %%send_email, or from --template FILE in a line."
+            raise OptionError(cause, "Give one of the two.")
+        given = {name: getattr(options, name) for name in _FIELDS if getattr(options, name) is not None}
+        source: Any = cell
+        if options.template is not None:
+            from pathlib import Path
+
+            source = Path(options.template)
+        template = Template(source, attach_root=options.attach_root, **given)
+        return template.fill(None, values=names)
+
+    def _keep(self, name: str | None, outcome: Any) -> None:
+        if name:
+            self.shell.user_ns[name] = outcome
+
+    @line_magic
+    def smtp(self, line: str) -> Any:
+        """Name the notebook's server (a URL, a saved name, sandbox), or show which one is in use."""
+        name = line.strip().strip("'\"")
+        if name:
+            return api.connect(name)
+        connection = connections.current()
+        return connection if connection is not None else api.find_server().connection
+
+    @line_magic
+    def inbox(self, line: str) -> None:
+        """Show what the sandbox received, newest first."""
+        if line.strip():
+            cause = f"%inbox takes no arguments, not {line.strip()!r}."
+            raise OptionError(cause, "sandbox.messages has the mails as objects.")
+        display(default_sandbox())
+
+
+def _usage(error: str, tokens: list[str], known: list[str]) -> str:
+    """Return argparse's complaint in one sentence, with the nearest option."""
+    text = error.strip().splitlines()[-1].strip().rstrip(".")
+    for token in tokens:
+        name = token.partition("=")[0]
+        if name.startswith("--") and name not in known:
+            if "pass" in name:
+                return f"{name} does not exist: a password never stands in a cell. Set SMTP_NOTEBOOK_PASSWORD, or save the connection once."
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            return f"There is no option {name}." + (f" Did you mean {near[0]}?" if near else "")
+    return f"{text}. See %%send_email? for the options."
+
+
+@context_matcher()
+def complete_options(context: CompletionContext) -> dict[str, Any]:
+    """Complete the options of send_email, and the words that two of them take."""
+    line = context.full_text.split("\n", 1)[0]
+    found = re.match(r"%{1,2}send_email\s", line)
+    if context.cursor_line != 0 or not found:
+        return {"completions": [], "suppress": False}
+    before = line[: context.cursor_position].split()
+    previous = before[-2] if context.token and len(before) > 1 else (before[-1] if before else "")
+    words: tuple[str, ...] = tuple(_CHOICES.get(previous, ()))
+    if context.token.startswith("-"):
+        words = tuple(o for o in SendEmailMagics.send_email.parser._option_string_actions if o.startswith("--"))  # noqa: SLF001 - see _options
+    fitting = [w for w in words if w.startswith(context.token)]
+    return {
+        "completions": [SimpleCompletion(w, type="magic option") for w in fitting],
+        "suppress": bool(fitting),
+        "matched_fragment": context.token,
+    }
+
+
+def register(shell: Any) -> None:
+    """Add the magics and the completion of their options."""
+    shell.register_magics(SendEmailMagics)
+    matchers = shell.Completer.custom_matchers
+    if complete_options not in matchers:
+        matchers.append(complete_options)
+
+
+def unregister(shell: Any) -> None:
+    """Take both away again."""
+    if complete_options in shell.Completer.custom_matchers:
+        shell.Completer.custom_matchers.remove(complete_options)
+    for kind, name in (("cell", "send_email"), ("line", "send_email"), ("line", "smtp"), ("line", "inbox")):
+        shell.magics_manager.magics[kind].pop(name, None)

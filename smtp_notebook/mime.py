@@ -1,0 +1,443 @@
+"""A mail as intent, and its bytes.
+
+The stdlib's email package builds the tree and writes it out; every header line is ours, because its own
+folding turns data into headers and recipients on several interpreters (CVE-2024-6923, gh-80222). What was
+written is then parsed again and compared with what was meant: nothing that reads differently leaves.
+
+Content is 7-bit throughout (quoted-printable or base64), so that it is the same on every connection. Only a
+mail to a non-ASCII local part has raw UTF-8 headers (RFC 6532).
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import io
+import re
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from email import message_from_bytes, message_from_string, policy
+from email.generator import BytesGenerator
+from email.message import EmailMessage
+from email.message import Message as Node
+from email.utils import format_datetime
+from typing import Any
+
+from smtp_notebook.addresses import CONTROL, Address, shortened
+from smtp_notebook.outcome import MessageError
+
+__all__ = ["Draft", "Part", "check_gate", "new_message_id", "to_bytes"]
+
+_LINE = 76
+_WORD = 75
+_LONGEST_LINE = 998
+_LONGEST_QUOTED = 60
+_PLAIN = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
+_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_Q_UNSAFE = re.compile(rb"[^A-Za-z0-9!*+/-]")
+_QP_UNSAFE = re.compile(rb"[^\x21-\x3c\x3e-\x7e \t]")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$&^_.+-]+")
+_PLAIN_FILE = re.compile(r"[A-Za-z0-9 !#$%&'()+,.;=@\[\]^_`{}~-]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One file or image of a mail.
+
+    Attributes:
+        content: Its bytes, decoded.
+        type: Its media type, such as ``image/png``.
+        filename: Its name, or "".
+        content_id: Its Content-ID without brackets, or "".
+        transfer_encoding: ``base64``, or ``7bit`` for ASCII content with short lines.
+        charset: The charset parameter of a text, or "".
+    """
+
+    content: bytes
+    type: str = "application/octet-stream"
+    filename: str = ""
+    content_id: str = ""
+    transfer_encoding: str = "base64"
+    charset: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A mail as intent: everything decoded, nothing encoded yet.
+
+    Attributes:
+        headers: Further headers, unstructured.
+        inline: Images that *html* shows by ``cid:``.
+    """
+
+    from_: Address
+    to: tuple[Address, ...] = ()
+    cc: tuple[Address, ...] = ()
+    reply_to: tuple[Address, ...] = ()
+    subject: str = ""
+    date: dt.datetime
+    message_id: str
+    headers: tuple[tuple[str, str], ...] = ()
+    text: str | None = None
+    html: str | None = None
+    inline: tuple[Part, ...] = field(default=())
+    attachments: tuple[Part, ...] = field(default=())
+
+    @property
+    def smtputf8(self) -> bool:
+        """Whether a header address has a non-ASCII local part, so that headers are raw UTF-8."""
+        return any(a.needs_smtputf8 for a in (self.from_, *self.to, *self.cc, *self.reply_to))
+
+
+def new_message_id(domain: str) -> str:
+    """Return a Message-ID that is new and unguessable: ``<dot-atom@dot-atom>`` (RFC 5322, 3.6.4)."""
+    host = domain if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", domain) else "localhost"
+    return f"<{time.time_ns():x}.{secrets.token_hex(8)}@{host}>"
+
+
+def to_bytes(draft: Draft) -> bytes:
+    """Return the mail's octets: CRLF lines of at most 998, 7-bit, the gate passed.
+
+    Raises:
+        MessageError: The mail cannot be written so that it reads back as it was meant.
+    """
+    root = _tree(draft)
+    buffer = io.BytesIO()
+    BytesGenerator(buffer, policy=_WIRE).flatten(root)
+    content = buffer.getvalue()
+    if not content.endswith(b"\r\n"):
+        content += b"\r\n"
+    check_gate(content, draft)
+    return content
+
+
+# ------------------------------------------------------------------------------------------ the tree
+
+
+class _WirePolicy(policy.Policy):
+    """Writes header values as they are: they were encoded and folded before they came here."""
+
+    def header_source_parse(self, sourcelines: Sequence[str]) -> tuple[str, str]:
+        name, _, value = "".join(sourcelines).partition(":")
+        return name, value.strip()
+
+    def header_store_parse(self, name: str, value: Any) -> tuple[str, Any]:
+        return name, value
+
+    def header_fetch_parse(self, name: str, value: Any) -> Any:  # noqa: ARG002 - the base class's signature
+        return value
+
+    def fold(self, name: str, value: Any) -> str:
+        return f"{name}: {value}\r\n"
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        return self.fold(name, value).encode()
+
+
+_WIRE = _WirePolicy(linesep="\r\n", cte_type="7bit", max_line_length=None)
+
+
+def _tree(draft: Draft) -> Node:
+    """Return the smallest tree that holds the draft: mixed(alternative(text, related(html, …)), …)."""
+    node = _body(draft)
+    if draft.attachments:
+        node = _multipart("mixed", [node, *(_leaf(p, "attachment") for p in draft.attachments)])
+    headers = _header_lines(draft)
+    own = list(node.items())
+    for name, _ in own:
+        del node[name]
+    for name, value in [*headers, ("MIME-Version", "1.0"), *own]:
+        node[name] = value
+    return node
+
+
+def _body(draft: Draft) -> Node:
+    if draft.html is None:
+        return _text(draft.text or "", "plain")
+    html = _text(draft.html, "html")
+    if draft.inline:
+        # RFC 2387, 3.1: the type parameter names the root's type.
+        html = _multipart("related", [html, *(_leaf(p, "inline") for p in draft.inline)], 'type="text/html"')
+    if draft.text is None:
+        return html
+    return _multipart("alternative", [_text(draft.text, "plain"), html])
+
+
+def _multipart(subtype: str, parts: Iterable[Node], *parameters: str) -> Node:
+    node = Node(policy=_WIRE)
+    boundary = f"=_{secrets.token_hex(16)}"
+    lines = [f"multipart/{subtype}", *parameters, f'boundary="{boundary}"']
+    node["Content-Type"] = ";\r\n ".join(lines)
+    for part in parts:
+        node.attach(part)
+    return node
+
+
+def _text(text: str, subtype: str) -> Node:
+    content = canonical(text).encode()
+    encoding, payload = _shorter(content)
+    node = Node(policy=_WIRE)
+    node["Content-Type"] = f'text/{subtype}; charset="utf-8"'
+    node["Content-Transfer-Encoding"] = encoding
+    node.set_payload(payload)
+    return node
+
+
+def canonical(text: str) -> str:
+    """Return text with CRLF line ends, the last line ended too (RFC 2046, 4.1.1)."""
+    if "\0" in text or re.search("[\ud800-\udfff]", text):
+        cause = "The text has a NUL character or half of a character in it."
+        raise MessageError(cause, "Clean it: mail cannot carry that.")
+    lines = re.sub(r"\r\n|\r|\n", "\r\n", text)
+    return lines if not lines or lines.endswith("\r\n") else lines + "\r\n"
+
+
+def _shorter(content: bytes) -> tuple[str, str]:
+    printable = _quoted_printable(content)
+    coded = base64.encodebytes(content).decode()
+    return ("base64", coded) if len(coded) < len(printable) else ("quoted-printable", printable)
+
+
+def _quoted_printable(content: bytes) -> str:
+    """Encode canonical text; no line begins with a dot or "From " (RFC 2045, 6.7)."""
+    lines = (_qp_line(line) for line in content.split(b"\r\n"))
+    return b"\n".join(lines).decode("ascii")
+
+
+def _qp_line(line: bytes) -> bytes:
+    coded = _QP_UNSAFE.sub(_hex, line)
+    if coded[-1:] in (b" ", b"\t"):
+        coded = coded[:-1] + (b"=20" if coded.endswith(b" ") else b"=09")
+    coded = _armoured(coded)
+    pieces: list[bytes] = []
+    while len(coded) > _LINE:
+        cut = _LINE - 1
+        # A soft break must not stand inside "=XX".
+        cut -= 1 if coded[cut - 1 : cut] == b"=" else 2 if coded[cut - 2 : cut - 1] == b"=" else 0
+        pieces.append(coded[:cut] + b"=")
+        coded = _armoured(coded[cut:])
+    return b"\n".join([*pieces, coded])
+
+
+def _armoured(coded: bytes) -> bytes:
+    if coded.startswith(b"."):
+        return b"=2E" + coded[1:]
+    return b"=46" + coded[1:] if coded.startswith(b"From ") else coded
+
+
+def _hex(found: re.Match[bytes]) -> bytes:
+    return b"=%02X" % found[0][0]
+
+
+def _leaf(part: Part, disposition: str) -> Node:
+    node = Node(policy=_WIRE)
+    charset = f'; charset="{part.charset}"' if part.charset else ""
+    node["Content-Type"] = part.type + charset
+    node["Content-Transfer-Encoding"] = part.transfer_encoding
+    node["Content-Disposition"] = disposition + _filename(part.filename)
+    if part.content_id:
+        node["Content-ID"] = f"<{part.content_id}>"
+    if part.transfer_encoding == "7bit":
+        node.set_payload(part.content.decode("ascii"))
+    else:
+        node.set_payload(base64.encodebytes(part.content).decode())
+    return node
+
+
+def _filename(name: str) -> str:
+    """Return the filename parameter: quoted where that is safe, else RFC 2231."""
+    if not name:
+        return ""
+    if _PLAIN_FILE.fullmatch(name) and "=?" not in name and len(name) <= _LONGEST_QUOTED and name == name.strip():
+        return f';\r\n filename="{name}"'
+    coded = "".join(chr(b) if chr(b).isalnum() and b < 128 or b in b"._-" else f"%{b:02X}" for b in name.encode())  # noqa: PLR2004 - ASCII
+    return f";\r\n filename*=utf-8''{coded}"
+
+
+# --------------------------------------------------------------------------------------- the headers
+
+
+def _header_lines(draft: Draft) -> list[tuple[str, str]]:
+    lines = [("From", _mailboxes("From", (draft.from_,), draft))]
+    for name, found in (("Reply-To", draft.reply_to), ("To", draft.to), ("Cc", draft.cc)):
+        if found:
+            lines.append((name, _mailboxes(name, found, draft)))
+    lines += [
+        ("Subject", _unstructured("Subject", draft.subject)),
+        ("Date", format_datetime(draft.date)),
+        ("Message-ID", draft.message_id),
+    ]
+    lines += [(name, _unstructured(name, value, longest=_LONGEST_LINE - 100)) for name, value in draft.headers]
+    return lines
+
+
+def _unstructured(name: str, value: str, longest: int = 66) -> str:
+    """Return a header value, encoded and folded; as it is when it is plain ASCII (RFC 2047)."""
+    _refuse_control(name, value)
+    if not value:
+        return ""
+    if _PLAIN.fullmatch(value) and "=?" not in value and max(map(len, value.split(" "))) <= longest:
+        return _folded(name, value.split(" "))
+    return _folded(name, _encoded_words(value, _LINE - len(name) - 2))
+
+
+def _mailboxes(name: str, addresses: Sequence[Address], draft: Draft) -> str:
+    atoms: list[str] = []
+    room = _LINE - len(name) - 2
+    for address in addresses:
+        _refuse_control(name, address.display_name)
+        spec = address.addr_spec if draft.smtputf8 and address.needs_smtputf8 else address.wire
+        if address.display_name:
+            atoms += [*_phrase(address.display_name, room), f"<{spec}>,"]
+        else:
+            atoms.append(f"{spec},")
+        room = _WORD
+    atoms[-1] = atoms[-1].removesuffix(",")
+    return _folded(name, atoms)
+
+
+def _phrase(name: str, room: int) -> list[str]:
+    if "=?" not in name:
+        if _ATOM.fullmatch(name) and max(map(len, name.split(" "))) <= _LONGEST_QUOTED:
+            return name.split(" ")
+        if _PLAIN.fullmatch(name) and len(name) <= _LONGEST_QUOTED:
+            escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+            return [f'"{escaped}"']
+    return _encoded_words(name, room)
+
+
+def _encoded_words(value: str, room: int) -> list[str]:
+    """Return encoded words of at most 75 characters, the first at most *room*; whole characters each."""
+    data = value.encode()
+    q_length = len(data) + 2 * len(_Q_UNSAFE.findall(data)) - 2 * data.count(b" ")
+    kind = "q" if q_length <= (len(data) + 2) // 3 * 4 else "b"
+    words: list[str] = []
+    pending = b""
+    for character in value:
+        coded = character.encode()
+        if pending and len(_word(pending + coded, kind)) > (min(room, _WORD) if not words else _WORD):
+            words.append(_word(pending, kind))
+            pending = b""
+        pending += coded
+    return [*words, _word(pending, kind)]
+
+
+def _word(data: bytes, kind: str) -> str:
+    if kind == "b":
+        return f"=?utf-8?b?{base64.b64encode(data).decode()}?="
+    coded = _Q_UNSAFE.sub(lambda m: b"_" if m[0] == b" " else _hex(m), data)
+    return f"=?utf-8?q?{coded.decode()}?="
+
+
+def _folded(name: str, atoms: Sequence[str]) -> str:
+    """Join atoms by spaces, with a line break before one where the line would pass 76 characters."""
+    out = atoms[0]
+    length = len(name) + 2 + len(atoms[0].encode())
+    for atom in atoms[1:]:
+        width = len(atom.encode())
+        if length + 1 + width > _LINE:
+            out += f"\r\n {atom}"
+            length = 1 + width
+        else:
+            out += f" {atom}"
+            length += 1 + width
+    return out
+
+
+def _refuse_control(name: str, value: str) -> None:
+    if found := CONTROL.search(value):
+        kind = "a line break" if found[0] in "\r\n" else f"the control character U+{ord(found[0]):04X}"
+        cause = f"{name}: {shortened(value)} has {kind} in it; a header is one line."
+        raise MessageError(cause, "Remove it: a line break could add headers and recipients.")
+
+
+# ------------------------------------------------------------------------------------------ the gate
+
+
+def check_gate(content: bytes, draft: Draft) -> None:
+    """Parse the bytes again and compare them with the intent.
+
+    Raises:
+        MessageError: They differ, and where; the mail must not leave.
+    """
+    _check_lines(content)
+    if draft.smtputf8:
+        parsed: Any = message_from_string(content.decode(), policy=policy.default)
+    else:
+        parsed = message_from_bytes(content, policy=policy.default)
+    _same("header names", Counter(n.lower() for n in parsed.keys()), _expected_names(draft))  # noqa: SIM118 - keys() has every occurrence
+    _same("Subject", str(parsed["subject"]), draft.subject)
+    pairs = (("from", (draft.from_,)), ("to", draft.to), ("cc", draft.cc), ("reply-to", draft.reply_to))
+    for name, meant in pairs:
+        found = parsed[name].addresses if parsed[name] is not None else ()
+        _same(name.capitalize(), [_seen(a.display_name, a.addr_spec) for a in found], [_meant(a, draft) for a in meant])
+    for name, value in draft.headers:
+        _same(name, " ".join(str(parsed[name]).split()), " ".join(value.split()))
+    _same("parts", list(_leaves(parsed)), _expected_leaves(draft))
+
+
+def _check_lines(content: bytes) -> None:
+    if re.search(rb"(?<!\r)\n|\r(?!\n)|\0", content):
+        raise MessageError("The mail has a bare line end or a NUL in it.", "This is a fault of the builder; please report it.")
+    longest = max(map(len, content.split(b"\r\n")))
+    if longest > _LONGEST_LINE:
+        cause = f"A line of the mail has {longest:,} octets; mail allows {_LONGEST_LINE} (RFC 5322, 2.1.1)."
+        raise MessageError(cause, "Shorten the longest header value.")
+
+
+def _same(what: str, found: object, meant: object) -> None:
+    if found != meant:
+        cause = f"{what}: this would read differently when it arrives: {shortened(str(found), 120)}."
+        raise MessageError(cause, f"Write it more plainly than {shortened(str(meant), 120)}.")
+
+
+def _expected_names(draft: Draft) -> Counter[str]:
+    names = ["from", "subject", "date", "message-id", "mime-version", "content-type"]
+    names += [n for n, v in (("to", draft.to), ("cc", draft.cc), ("reply-to", draft.reply_to)) if v]
+    names += [name.lower() for name, _ in draft.headers]
+    if not (draft.attachments or (draft.html is not None and (draft.text is not None or draft.inline))):
+        names.append("content-transfer-encoding")
+    return Counter(names)
+
+
+def _seen(name: str, spec: str) -> tuple[str, str]:
+    return name, spec
+
+
+def _meant(address: Address, draft: Draft) -> tuple[str, str]:
+    spec = address.addr_spec if draft.smtputf8 and address.needs_smtputf8 else address.wire
+    return address.display_name, spec
+
+
+_Leaf = tuple[str, str, str, str, bytes]
+
+
+def _leaves(parsed: EmailMessage) -> Iterable[_Leaf]:
+    for part in parsed.walk():
+        if part.is_multipart():
+            continue
+        content = part.get_payload(decode=True)
+        yield (
+            part.get_content_type(),
+            part.get_content_disposition() or "",
+            part.get_filename() or "",
+            str(part["content-id"] or "").strip("<>"),
+            content if isinstance(content, bytes) else b"",
+        )
+
+
+def _expected_leaves(draft: Draft) -> list[_Leaf]:
+    leaves: list[_Leaf] = []
+    if draft.text is not None or draft.html is None:
+        leaves.append(("text/plain", "", "", "", canonical(draft.text or "").encode()))
+    if draft.html is not None:
+        leaves.append(("text/html", "", "", "", canonical(draft.html).encode()))
+        leaves += [_expected_leaf(p, "inline") for p in draft.inline]
+    return leaves + [_expected_leaf(p, "attachment") for p in draft.attachments]
+
+
+def _expected_leaf(part: Part, disposition: str) -> _Leaf:
+    return part.type.lower(), disposition, part.filename, part.content_id, part.content

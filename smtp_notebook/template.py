@@ -1,0 +1,843 @@
+"""The shared builder: a head and a body with Jinja2 in them, and values, make a Message.
+
+Order is what makes this safe. The head is split into fields, and an address field into its addresses,
+before a value is seen. Jinja prints a token for each value; Markdown, CSS inlining and the text twin
+run on that skeleton, once for each distinct one; the values enter last, escaped for their place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import difflib
+import functools
+import inspect
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError, nodes, pass_context
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from markupsafe import Markup
+
+from smtp_notebook import filters
+from smtp_notebook.addresses import Address, make_address, split_addresses, split_mailbox
+from smtp_notebook.bodies import FORMATS, html_to_text, inline_css, looks_like_html, markdown_to_html
+from smtp_notebook.message import FIELDS, Attachment, Message, check_field_names
+from smtp_notebook.outcome import MailError, MessageError, OptionError, TemplateError
+from smtp_notebook.render import Fragment, is_plain, merged_images, render
+from smtp_notebook.slots import Marker, Pieces, Place, SlotError, Spot, escape, html_pieces, plain_pieces
+
+if TYPE_CHECKING:
+    from jinja2.runtime import Context
+
+__all__ = ["Template", "is_missing"]
+
+SUFFIXES: Mapping[str, str] = {
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".html": "html",
+    ".htm": "html",
+    ".txt": "text",
+    ".text": "text",
+}
+ADDRESS_FIELDS = ("to", "cc", "bcc", "reply_to", "from_")
+_FILES = ("attach", "inline")
+_REPEATED = frozenset({"to", "cc", "bcc", "reply_to", "attach", "inline", "unsubscribe"})
+_HEAD_LINE = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)\s*:(.*)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+_SINK = "\0sink"
+_SLOT = "slot!"
+_CACHED_SKELETONS = 64
+
+
+# ------------------------------------------------------------------------------------ missing values
+
+
+def is_missing(value: object) -> bool:
+    """Tell whether a cell is empty: None, NaN, NaT or pd.NA."""
+    if value is None:
+        return True
+    if isinstance(value, float):
+        return value != value  # noqa: PLR0124 - NaN is the one float that differs from itself
+    if isinstance(value, str | int | list | dict):
+        return False
+    if isinstance(value, Decimal):
+        return value.is_nan()
+    kind = type(value)
+    if kind.__name__ in {"NAType", "NaTType"}:
+        return True
+    return kind.__module__ == "numpy" and kind.__name__.startswith("float") and bool(value != value)  # noqa: PLR0124
+
+
+class _EmptyCellError(UndefinedError):
+    """A missing cell was printed; the message is the column."""
+
+
+class _UnknownNameError(UndefinedError):
+    """A name that the row does not have was used."""
+
+
+class _MissingCell(Undefined):
+    """A missing cell: false, takes ``default()``, and cannot be printed."""
+
+    __slots__ = ()
+
+    def __init__(self, column: str) -> None:
+        super().__init__(hint=column, name=column, exc=_EmptyCellError)
+
+    def _refuse(self, *_: object) -> Any:
+        return self._fail_with_undefined_error()
+
+    __str__ = __iter__ = __len__ = __html__ = __format__ = _refuse
+    __eq__ = lambda self, other: isinstance(other, _MissingCell)  # noqa: E731 - beside the dunders that it belongs to
+    __ne__ = lambda self, other: not isinstance(other, _MissingCell)  # noqa: E731
+    __hash__ = Undefined.__hash__
+
+
+class _Unknown(StrictUndefined):
+    """An unknown name, as an error of our own."""
+
+    __slots__ = ()
+
+    def __init__(self, hint: str | None = None, obj: Any = None, name: str | None = None, exc: Any = None) -> None:
+        super().__init__(hint, obj, name, exc or _UnknownNameError)
+
+
+# ------------------------------------------------------------------------------------------- fields
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A value that a template printed.
+
+    Attributes:
+        value: The value, filters applied.
+        label: What the template calls it, such as ``FirstName``.
+        line: The template's line, counted from 1.
+    """
+
+    value: Any
+    label: str
+    line: int
+
+    @property
+    def where(self) -> str:
+        return f"{self.label!r} (line {self.line})" if self.line else repr(self.label)
+
+
+@dataclass(frozen=True, slots=True)
+class _Filled:
+    """A field after Jinja: its skeleton, and the values that belong into it."""
+
+    skeleton: str
+    slots: tuple[Slot, ...]
+
+
+class _Field:
+    """One field of a template, compiled."""
+
+    def __init__(self, name: str, source: str, line: int, marker: Marker) -> None:
+        self.name = name
+        self.source = source
+        self.line = line
+        self.marker = marker
+        self.static = "{" not in source
+        self._jinja = None if self.static else _compile(source, self)
+
+    def fill(self, names: Mapping[str, Any]) -> _Filled:
+        if self._jinja is None:
+            return _Filled(self.source, ())
+        slots: list[Slot] = []
+        sink = _Sink(slots, self.marker, self.line)
+        try:
+            return _Filled(self._jinja.render({**names, _SINK: sink}), tuple(slots))
+        except MailError:
+            raise
+        except Exception as error:
+            raise self._explain(error, names) from error
+
+    def plain(self, names: Mapping[str, Any]) -> str:
+        """Return the field as one line of text, its values checked for control characters."""
+        filled = self.fill(names)
+        return "".join(_header_piece(p, filled, self) for p in self.split(filled.skeleton))
+
+    def split(self, text: str) -> list[str | int]:
+        try:
+            return self.marker.split(text)
+        except SlotError as error:
+            raise self.error(str(error)) from None
+
+    def error(self, cause: str, fix: str = "", line: int | None = None, column: str | None = None) -> TemplateError:
+        """Return an error that names this field and its line."""
+        line = line or self.line or None
+        where = f"{self.name}, line {line}" if line else self.name
+        return TemplateError(f"{where}: {cause}", fix, line=line, column=column)
+
+    def _explain(self, error: Exception, names: Mapping[str, Any]) -> TemplateError:
+        line = _template_line(error)
+        line = line + self.line - 1 if line and self.line else None
+        if isinstance(error, _EmptyCellError):
+            column = str(error)
+            return self.error(
+                f"the cell of column {column!r} is empty.",
+                f"Write {{{{ {_expression(column)} | default('…') }}}}, wrap it in {{% if %}}, or leave that row out.",
+                line,
+                column,
+            )
+        if isinstance(error, _UnknownNameError):
+            return self.error(*_unknown(str(error), names), line)
+        if isinstance(error, SlotError):
+            return self.error(str(error), "", line)
+        if isinstance(error, SecurityError):
+            return self.error(f"not allowed in a template: {_one_line(error)}.", "Templates only print values.", line)
+        return self.error(f"{type(error).__name__}: {_one_line(error)}.", "Check the expression on this line.", line)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sink:
+    """Collects the values that one rendering prints."""
+
+    slots: list[Slot]
+    marker: Marker
+    line: int
+
+
+@pass_context
+def _slot(context: Context, value: Any, label: str, line: int) -> Any:
+    """Stand in for every printed value: keep it, print its token."""
+    sink: _Sink = context.get(_SINK)  # type: ignore[assignment]  # put there by _Field.fill
+    if isinstance(value, Undefined):
+        str(value)  # raises: an unknown name, or a missing cell
+    if isinstance(value, str) and sink.marker.touches(value):
+        sink.marker.split(value)  # raises when a filter changed it
+        return Markup(value)  # a {% set %} block or a macro: template text whose values are tokens already
+    if is_missing(value):
+        raise _EmptyCellError(label)
+    if inspect.isroutine(value) or inspect.isclass(value):
+        msg = f"{label} is a function; call it: {{{{ {label}(…) }}}}"
+        raise SlotError(msg)
+    sink.slots.append(Slot(value, label, line + sink.line - 1 if sink.line else line))
+    return Markup(sink.marker.token(len(sink.slots) - 1))
+
+
+def _header_piece(piece: str | int, filled: _Filled, field: _Field) -> str:
+    if isinstance(piece, str):
+        return piece
+    slot = filled.slots[piece]
+    if not is_plain(slot.value):
+        raise field.error(
+            f"the value of {slot.where} is a {type(slot.value).__name__}, which cannot stand in a header.",
+            "Put it into the body or attach it.",
+            slot.line,
+            slot.label,
+        )
+    text = str(slot.value)
+    if found := _CONTROL.search(text):
+        raise field.error(
+            f"the value of {slot.label!r} has a {_control_name(found[0])} in it ({text[:40]!r}); headers are one line.",
+            "Clean that cell: a line break there could add recipients.",
+            slot.line,
+            slot.label,
+        )
+    return text
+
+
+def _control_name(character: str) -> str:
+    names = {"\n": "line break", "\r": "line break", "\t": "tab", "\0": "NUL character"}
+    return names.get(character, f"control character U+{ord(character):04X}")
+
+
+# -------------------------------------------------------------------------------------------- Jinja
+
+
+@functools.cache
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        undefined=_Unknown, autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters |= {
+        _SLOT: _slot,
+        "addresses": filters.addresses,
+        "date": filters.date,
+        "number": filters.number,
+        "money": filters.money,
+    }
+    return environment
+
+
+_FORBIDDEN = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
+
+
+def _compile(source: str, field: _Field) -> Any:
+    environment = _environment()
+    try:
+        tree = environment.parse(source)
+        for found in tree.find_all(_FORBIDDEN):
+            raise field.error("a template cannot include or import another file.", "Paste its text here.", found.lineno)
+        for output in tree.find_all(nodes.Output):
+            output.nodes = [n if isinstance(n, nodes.TemplateData) else _wrapped(n) for n in output.nodes]
+        tree.set_environment(environment)
+        code = environment.compile(tree, name=field.name, filename=_FILENAME)
+    except TemplateSyntaxError as error:
+        line = error.lineno + field.line - 1 if field.line else error.lineno
+        cause = f"template syntax: {(error.message or 'error').rstrip('.')}."
+        raise field.error(cause, "Check the {{ }} and {% %} there.", line) from None
+    return environment.template_class.from_code(environment, code, environment.make_globals(None))
+
+
+_FILENAME = "<template>"
+
+
+def _wrapped(node: nodes.Expr) -> nodes.Expr:
+    """Return the expression with our filter around it; that is how a printed value is known by name."""
+    arguments: list[nodes.Expr] = [nodes.Const(_label(node)), nodes.Const(node.lineno)]
+    return nodes.Filter(node, _SLOT, arguments, [], None, None, lineno=node.lineno)
+
+
+def _label(node: nodes.Node | None) -> str:
+    match node:
+        case nodes.Name(name=name):
+            return str(name)
+        case nodes.Getattr(node=inner, attr=name):
+            return str(name) if _label(inner) == "row" else f"{_label(inner)}.{name}"
+        case nodes.Getitem(node=inner, arg=nodes.Const(value=name)):
+            return str(name) if _label(inner) == "row" else f"{_label(inner)}[{name!r}]"
+        case nodes.Filter(node=inner) if inner is not None:
+            return _label(inner)
+        case nodes.Call(node=inner):
+            return f"{_label(inner)}()"
+        case nodes.Or(left=left):
+            return _label(left)
+    return "expression"
+
+
+def _template_line(error: Exception) -> int | None:
+    line = None
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == _FILENAME:
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return line
+
+
+def _unknown(message: str, names: Mapping[str, Any]) -> tuple[str, str]:
+    row = names.get("row")
+    known = [*(str(k) for k in names if k != _SINK), *(map(str, row) if isinstance(row, Mapping) else ())]
+    if found := re.search(r"^'(.+?)' is undefined|has no (?:attribute|element) '?(.+?)'?$", message):
+        wanted = found[1] or found[2]
+        near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
+        hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(sorted(set(known))[:12]) or 'no names'}."
+        return f"there is no {wanted!r} here.", hint
+    return f"{message}.", "Check the name."
+
+
+def _expression(column: str) -> str:
+    return column if column.isidentifier() else f'row["{column}"]'
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".")
+
+
+# ----------------------------------------------------------------------------------------- Template
+
+
+class Template:
+    """A Message with Jinja2 in every field; a row, or the notebook's variables, fill it.
+
+    Args:
+        source: The head between ``---`` lines, then the body; or the body alone. A Path, or a single
+            line that ends in .md, .html or .txt, names a template file (UTF-8).
+        name: What errors call it; a file's name by default.
+        attach_root: The folder that attachment paths must stay in; the file's own folder by default,
+            else the working one.
+        values: More names for every row, functions too.
+        **fields: Fields that win over the head's. In strings Jinja2 works as in the head.
+
+    Raises:
+        TemplateError: A syntax error, with its line.
+        OptionError: A field that does not exist, with the nearest one that does.
+
+    A Template is compiled once and may be filled from several threads.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | Template = "",
+        /,
+        *,
+        name: str = "",
+        attach_root: str | Path | None = None,
+        values: Mapping[str, Any] | None = None,
+        **fields: Any,
+    ) -> None:
+        parsed = _Source.of(source)
+        check_field_names(fields)
+        self.name = name or parsed.name
+        self.source = parsed.text
+        self.attach_root = Path(attach_root or parsed.root or ".").absolute()
+        self.parsed = parsed
+        self._given = dict(parsed.given) | {k: v for k, v in fields.items() if v is not None}
+        self._values = dict(values or {})
+        self._marker = Marker()
+        self._lock = threading.Lock()
+        self._letters: OrderedDict[str, _Letter] = OrderedDict()
+        try:
+            self._compile(parsed)
+        except TemplateError as error:
+            raise _located(error, self.name) from None
+
+    def _compile(self, parsed: _Source) -> None:
+        given = {k: v for k, v in self._given.items()}
+        body = given.pop("body", parsed.body)
+        suffix_format = parsed.format
+        stated = given.pop("format", parsed.head.get("format", (None, 0))[0]) or suffix_format
+        lines = {k: line for k, (_, line) in parsed.head.items()}
+        merged = {k: v for k, (v, _) in parsed.head.items() if k != "format"} | given
+        self._headers = {
+            str(k): self._field(str(k), v) for k, v in dict(merged.pop("headers", None) or {}).items()
+        }
+        for key in [k for k in merged if k.lower().startswith("x-")]:
+            self._headers[key] = self._field(key, merged.pop(key), lines.get(key, 0))
+        self._fields: dict[str, Any] = {}
+        for key, value in merged.items():
+            items = value if isinstance(value, list | tuple) else [value]
+            compiled = [self._field(key, v, lines.get(key, 0)) if isinstance(v, str) else v for v in items]
+            self._fields[key] = compiled
+        if not isinstance(body, str):
+            # No frame has a column of this name, and no template writes it by accident.
+            self._values["__body__"], body = body, "{{ __body__ }}"
+        self.format = self._checked_format(stated, body)
+        self._body = _Field("body", body, parsed.body_line, self._marker)
+
+    def _field(self, name: str, value: Any, line: int = 0) -> _Field:
+        if _CONTROL.search(str(value)):
+            cause = f"{name}: the text has a line break or another control character in it; headers are one line."
+            raise TemplateError(cause, "Put it on one line.", line=line or None)
+        return _Field(name, str(value), line, self._marker)
+
+    @staticmethod
+    def _checked_format(stated: Any, body: str) -> str:
+        if stated is not None:
+            if str(stated).strip().lower() not in FORMATS:
+                cause = f"format: {stated!r} is none of {', '.join(FORMATS)}."
+                raise OptionError(cause)
+            return str(stated).strip().lower()
+        if looks_like_html(body):
+            cause = "body: this is HTML, but nothing says so, and as Markdown its tags would be shown as text."
+            raise TemplateError(cause, 'Say format="html" (or "markdown" to show the tags).')
+        return "markdown"
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that the template sets, the body aside."""
+        return tuple(self._fields)
+
+    def with_(self, **fields: Any) -> Template:
+        """Return a copy whose *fields* win over this one's."""
+        return Template(self, name=self.name, attach_root=self.attach_root, values=self._values, **fields)
+
+    def __repr__(self) -> str:
+        subject = self._fields.get("subject")
+        text = subject[0].source if subject and isinstance(subject[0], _Field) else ""
+        return f"<Template {self.name or 'text'}: {text!r}, {self.format}>"
+
+    # ----------------------------------------------------------------------------------------- fill
+
+    def fill(self, cells: Mapping[Any, Any] | None = None, /, *, values: Mapping[str, Any] | None = None) -> Message:
+        """Return the Message that one row makes.
+
+        Args:
+            cells: The row: column names with their cells. Names that are identifiers stand for
+                themselves; all of them stand in ``row``. None when there is no row.
+            values: More names; the row's win over them.
+
+        Raises:
+            TemplateError: A missing cell or unknown name was printed, or a value does not fit its place.
+            MessageError: What results is no valid message (an address, an attachment).
+        """
+        names = self._names(cells, values)
+        try:
+            return self._message(names)
+        except TemplateError as error:
+            raise _located(error, self.name) from None
+
+    def _names(self, cells: Mapping[Any, Any] | None, values: Mapping[str, Any] | None) -> dict[str, Any]:
+        if cells is None:
+            names = {**self._values, **(values or {})}
+            return {k: _MissingCell(k) if v is None else v for k, v in names.items()}
+        row = {str(k): _MissingCell(str(k)) if is_missing(v) else v for k, v in cells.items()}
+        return {**self._values, **(values or {}), **{k: v for k, v in row.items() if k.isidentifier()}, "row": row}
+
+    def _message(self, names: Mapping[str, Any]) -> Message:
+        fields: dict[str, Any] = {}
+        for key, items in self._fields.items():
+            fields[key] = self._value(key, items, names)
+        headers = {k: f.plain(names) for k, f in self._headers.items()}
+        letter, filled = self._letter(names)
+        content = _Contents(filled.slots, self.format, self._body)
+        text, html = letter.fill(content)
+        inline = (*fields.pop("inline", ()), *content.images())
+        return Message(
+            **fields,
+            headers=headers,
+            body=text if self.format != "html" else html or "",
+            format=self.format,
+            text=text,
+            html=html,
+            inline=inline,
+            attach_root=self.attach_root,
+            warnings=content.warnings(),
+        )
+
+    def _value(self, key: str, items: list[Any], names: Mapping[str, Any]) -> Any:
+        if key in ADDRESS_FIELDS:
+            found = [a for item in items for a in _addresses(item, names)]
+            return found if key != "from_" else _one_sender(found)
+        if key in _FILES:
+            return [f for item in items for f in _files(item, names)]
+        texts = [item.plain(names) if isinstance(item, _Field) else item for item in items]
+        return texts if key == "unsubscribe" and len(texts) > 1 else texts[0]
+
+    def _letter(self, names: Mapping[str, Any]) -> tuple[_Letter, _Filled]:
+        """Return the body's skeleton in its finished form, made once for each distinct skeleton."""
+        filled = self._body.fill(names)
+        with self._lock:
+            letter = self._letters.get(filled.skeleton)
+            if letter is not None:
+                self._letters.move_to_end(filled.skeleton)
+                return letter, filled
+        try:
+            letter = _Letter.of(filled.skeleton, self.format, self._marker)
+        except SlotError as error:
+            raise self._body.error(str(error)) from None
+        with self._lock:
+            self._letters[filled.skeleton] = letter
+            while len(self._letters) > _CACHED_SKELETONS:
+                self._letters.popitem(last=False)
+        return letter, filled
+
+
+def _located(error: TemplateError, name: str) -> TemplateError:
+    """Return the error with the template file's name in front."""
+    if not name or error.cause.startswith(name):
+        return error
+    return TemplateError(f"{name}: {error.cause}", error.fix, line=error.line, column=error.column)
+
+
+# ------------------------------------------------------------------------------------ the body's part
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A body's skeleton after Markdown, CSS inlining and the text twin."""
+
+    text: Pieces
+    html: Pieces | None
+
+    @classmethod
+    def of(cls, skeleton: str, kind: str, marker: Marker) -> _Letter:
+        if kind == "text":
+            return cls(plain_pieces(skeleton, marker), None)
+        if kind == "markdown":
+            return cls(plain_pieces(skeleton, marker), html_pieces(markdown_to_html(skeleton), marker))
+        html_pieces(skeleton, marker)  # refuses values in style sheets, which inlining would make vanish
+        html = inline_css(skeleton)
+        return cls(plain_pieces(html_to_text(html), marker), html_pieces(html, marker))
+
+    def fill(self, content: _Contents) -> tuple[str, str | None]:
+        text = "".join(p if isinstance(p, str) else content.text(p) for p in self.text)
+        return text, None if self.html is None else content.join(self.html)
+
+
+_PARAGRAPH = re.compile(r"<p(?: [^>]*)?>\s*$")
+
+
+class _Contents:
+    """The values of one row, each turned into text and HTML when first asked for."""
+
+    def __init__(self, slots: tuple[Slot, ...], kind: str, field: _Field) -> None:
+        self._slots = slots
+        self._kind = kind
+        self._field = field
+        self._fragments: dict[int, Fragment] = {}
+
+    def images(self) -> tuple[Attachment, ...]:
+        return merged_images(self._fragments.values()) if self._kind != "text" else ()
+
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(filter(None, (_lint(slot) for slot in self._slots))))
+
+    def text(self, place: Place) -> str:
+        slot = self._slots[place.index]
+        value = slot.value
+        if isinstance(value, Markup):
+            return html_to_text(str(value)).strip()
+        if is_plain(value):
+            return escape(self._checked(slot), place.spot)
+        return self._fragment(place.index, slot).text
+
+    def join(self, pieces: Pieces) -> str:
+        out: list[str] = []
+        drop = ""
+        for piece in pieces:
+            if isinstance(piece, str):
+                out.append(piece.removeprefix(drop) if drop else piece)
+                drop = ""
+                continue
+            html, block = self._html(piece)
+            if block and out and (opening := _PARAGRAPH.search(out[-1])):
+                # A table inside a paragraph would end it: a value alone in one takes its place.
+                following = "</p>"
+                out[-1] = out[-1][: opening.start()]
+                drop = following
+            out.append(html)
+        return "".join(out)
+
+    def _html(self, place: Place) -> tuple[str, bool]:
+        slot = self._slots[place.index]
+        value = slot.value
+        if is_plain(value) and not isinstance(value, Markup):
+            try:
+                text = escape(self._checked(slot), place.spot)
+            except SlotError as error:
+                raise self._field.error(f"{slot.label!r}: {error}", line=slot.line, column=slot.label) from None
+            if self._kind == "markdown" and place.spot is Spot.TEXT:
+                text = text.replace("\r\n", "\n").replace("\n", "<br>\n")
+            return text, False
+        if place.spot is not Spot.TEXT:
+            cause = f"the value of {slot.label!r} is a {type(value).__name__}, which cannot stand inside a tag."
+            raise self._field.error(cause, "Put it into the text.", slot.line, slot.label)
+        if isinstance(value, Markup):
+            return str(value), False
+        fragment = self._fragment(place.index, slot)
+        return fragment.html, fragment.block
+
+    def _checked(self, slot: Slot) -> str:
+        text = str(slot.value)
+        if "\0" in text:
+            cause = f"the value of {slot.label!r} has a NUL character in it."
+            raise self._field.error(cause, "Clean that cell.", slot.line, slot.label)
+        return text
+
+    def _fragment(self, index: int, slot: Slot) -> Fragment:
+        if index not in self._fragments:
+            try:
+                self._fragments[index] = render(slot.value)
+            except MessageError as error:
+                raise self._field.error(f"{slot.label!r}: {error.cause}", error.fix, slot.line, slot.label) from None
+        return self._fragments[index]
+
+
+def _lint(slot: Slot) -> str:
+    """Return a warning about a value that prints as nobody would write it, or ""."""
+    value, name = slot.value, _expression(slot.label)
+    if isinstance(value, float) and value.is_integer():
+        return (
+            f"column {slot.label!r} prints as {value}; write {{{{ {name} | number }}}}, "
+            "or read that column as text (dtype=str)"
+        )
+    if isinstance(value, dt.datetime) and (value.hour, value.minute, value.second) == (0, 0, 0):
+        return f"column {slot.label!r} prints as {value}; write {{{{ {name} | date }}}}"
+    return ""
+
+
+# ------------------------------------------------------------------------------- addresses and files
+
+
+def _addresses(item: Any, names: Mapping[str, Any]) -> list[Address]:
+    """Return the addresses of one item of an address field: split first, filled after."""
+    if not isinstance(item, _Field):
+        return [item if isinstance(item, Address) else Address.parse(str(item))]
+    filled = item.fill(names)
+    found: list[Address] = []
+    for piece in split_addresses(filled.skeleton):
+        number = item.marker.sole(piece)
+        try:
+            if number is not None:
+                found += _whole(item, filled.slots[number])
+                continue
+            name, spec = split_mailbox(piece)
+            found.append(make_address(*(_joined(item, filled, part).strip() for part in (spec, name))))
+        except TemplateError:
+            raise
+        except MessageError as error:
+            column = _first_label(item, filled, piece)
+            raise item.error(error.cause, error.fix, column=column) from None
+    return found
+
+
+def _whole(item: _Field, slot: Slot) -> list[Address]:
+    """Return the address of a slot that is a whole address; ``| addresses`` gives several."""
+    value = slot.value
+    if isinstance(value, filters.AddressList):
+        return [v if isinstance(v, Address) else Address.parse(str(v)) for v in value.items]
+    if isinstance(value, Address):
+        return [value]
+    if isinstance(value, list | tuple | set):
+        cause = f"the value of {slot.label!r} is a list."
+        raise item.error(cause, f"Write {{{{ {_expression(slot.label)} | addresses }}}}.", slot.line, slot.label)
+    text = _header_piece(0, _Filled("", (slot,)), item).strip()
+    if not text:
+        return []
+    if len(split_addresses(text)) > 1:
+        cause = f"the value of {slot.label!r} holds more than one address: {text[:60]!r}."
+        raise item.error(cause, f"Write {{{{ {_expression(slot.label)} | addresses }}}}.", slot.line, slot.label)
+    try:
+        return [Address.parse(text)]
+    except MessageError as error:
+        raise item.error(f"column {slot.label!r}: {error.cause}", error.fix, slot.line, slot.label) from None
+
+
+def _joined(item: _Field, filled: _Filled, text: str) -> str:
+    return "".join(_header_piece(p, filled, item) for p in item.split(text))
+
+
+def _first_label(item: _Field, filled: _Filled, text: str) -> str | None:
+    numbers = [p for p in item.split(text) if isinstance(p, int)]
+    return filled.slots[numbers[0]].label if numbers else None
+
+
+def _one_sender(found: list[Address]) -> Address | None:
+    if len(found) > 1:
+        cause = f"from: a mail has one sender, this one has {len(found)}."
+        raise TemplateError(cause, "Use reply_to for further addresses.")
+    return found[0] if found else None
+
+
+def _files(item: Any, names: Mapping[str, Any]) -> list[Any]:
+    """Return the files of one item of attach or inline: split at semicolons first, filled after."""
+    if not isinstance(item, _Field):
+        return [item]
+    filled = item.fill(names)
+    found: list[Any] = []
+    for piece in filter(None, (p.strip() for p in filled.skeleton.split(";"))):
+        number = item.marker.sole(piece)
+        value = filled.slots[number].value if number is not None else None
+        if number is not None and not isinstance(value, str):
+            found.append(value if isinstance(value, Attachment | Path) else Attachment(value))
+        else:
+            found.append(_joined(item, filled, piece))
+    return found
+
+
+# -------------------------------------------------------------------------------------------- source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """A template's text, taken apart before Jinja or a value comes near it.
+
+    Attributes:
+        head: Each field of the head with its line.
+        given: Fields that were given in Python, of the Template that this one copies.
+    """
+
+    text: str
+    head: Mapping[str, tuple[Any, int]]
+    body: str
+    body_line: int
+    name: str = ""
+    root: Path | None = None
+    format: str | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, source: str | Path | Template | _Source) -> _Source:
+        if isinstance(source, _Source):
+            return source
+        if isinstance(source, Template):
+            return source.parsed
+        if isinstance(source, Path) or _names_a_file(source):
+            return cls.from_file(Path(source))
+        return cls.from_text(source)
+
+    @classmethod
+    def from_file(cls, path: Path) -> _Source:
+        known = SUFFIXES.get(path.suffix.lower())
+        if known is None:
+            cause = f"The template file {str(path)!r} ends in none of {', '.join(SUFFIXES)}."
+            raise TemplateError(cause, "Rename it, or pass its text with format=.")
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise TemplateError(f"The template file {str(path)!r} is not UTF-8.", "Save it as UTF-8.") from None
+        except OSError as error:
+            cause = f"The template file {str(path)!r} cannot be read: {error.strerror}."
+            raise TemplateError(cause, f"The working folder is {str(Path.cwd())!r}.") from None
+        try:
+            parsed = cls.from_text(text)
+        except TemplateError as error:
+            raise _located(error, path.name) from None
+        return dataclasses.replace(parsed, name=path.name, root=path.parent, format=known)
+
+    @classmethod
+    def from_text(cls, text: str) -> _Source:
+        lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+        first = next((i for i, line in enumerate(lines) if line.strip()), None)
+        if first is None or lines[first].strip() != "---":
+            return cls(text=text, head={}, body="\n".join(lines), body_line=1)
+        last = next((i for i in range(first + 1, len(lines)) if lines[i].strip() == "---"), None)
+        if last is None:
+            cause = f"line {first + 1}: the head begins with --- but no second --- ends it."
+            raise TemplateError(cause, "Put a line with --- between the head and the body.", line=first + 1)
+        head = _parse_head(lines[first + 1 : last], first + 2)
+        return cls(text=text, head=head, body="\n".join(lines[last + 1 :]), body_line=last + 2)
+
+
+def _names_a_file(text: str) -> bool:
+    """Tell a path from a template's text: one line without Jinja that ends like a template file."""
+    return "\n" not in text and "{" not in text and Path(text.strip()).suffix.lower() in SUFFIXES and " " not in Path(text).suffix
+
+
+def _parse_head(lines: list[str], start: int) -> dict[str, tuple[Any, int]]:
+    """Return the head's fields; a field that may repeat collects its lines in a list."""
+    head: dict[str, tuple[Any, int]] = {}
+    for name, value, number in _head_lines(lines, start):
+        field_name = _field_name(name, number)
+        if field_name not in head:
+            head[field_name] = ([value] if field_name in _REPEATED else value, number)
+        elif field_name in _REPEATED:
+            head[field_name][0].append(value)
+        else:
+            cause = f"line {number}: {name!r} stands in the head twice."
+            raise TemplateError(cause, "Keep one of them.", line=number)
+    return head
+
+
+def _head_lines(lines: list[str], start: int) -> list[tuple[str, str, int]]:
+    found: list[tuple[str, str, int]] = []
+    for number, line in enumerate(lines, start):
+        if not line.strip() or line.startswith("#"):
+            continue
+        if line[0] in " \t" and found:
+            name, value, first = found[-1]
+            found[-1] = (name, f"{value} {line.strip()}", first)
+        elif match := _HEAD_LINE.fullmatch(line.rstrip()):
+            found.append((match[1], match[2].strip(), number))
+        else:
+            cause = f"line {number}: {line[:60]!r} is no line of a head."
+            raise TemplateError(cause, "Write Name: value.", line=number)
+    return found
+
+
+def _field_name(name: str, line: int) -> str:
+    if name.lower().startswith("x-"):
+        return name
+    plain = name.lower().replace("-", "_")
+    plain = "from_" if plain == "from" else plain
+    if plain not in FIELDS or plain in {"body", "headers"}:
+        try:
+            check_field_names([plain])
+        except OptionError as error:
+            raise OptionError(f"line {line}: {error.cause}", error.fix) from None
+        raise OptionError(f"line {line}: {name!r} cannot stand in the head.", "The body follows the second ---.")
+    return plain
