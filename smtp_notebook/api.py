@@ -81,6 +81,11 @@ class Server:
         """What has to be said beside each result, or ""."""
         return NOTHING_LEFT if self.connection.sandbox else ""
 
+    def say(self) -> None:
+        """Print the note: where nobody named a server, the output itself has to say which it was."""
+        if self.note:
+            print(self.note)  # noqa: T201 - see above
+
 
 def find_server(via: Via = None) -> Server:
     """Return the server that a call uses: *via*, ``connect()``, the environment, else the sandbox.
@@ -206,8 +211,9 @@ def _unused(row: Planned) -> bytes:
 def _delivered(outcome: Outcome, server: Server) -> Outcome:
     if outcome.state is not State.SENT:
         raise DeliveryError(outcome)
-    if server.note and not server.named:
-        print(server.note)  # noqa: T201 - said in the output itself: nobody named a server
+    if not server.named:
+        server.say()
+        return outcome
     return outcome.with_(reason=outcome.reason or server.note)
 
 
@@ -225,9 +231,11 @@ class _Merge:
     diverted: str
     dry: bool
 
-    def report(self, outcomes: Sequence[Outcome], *notes: str) -> Report:
-        said = [n for n in (*notes, self.server.note if not self.dry else "") if n]
-        if self.diverted:
+    def report(self, outcomes: Sequence[Outcome], *notes: str, tried: bool = False) -> Report:
+        said = [n for n in (*notes, self.server.note if tried and self.server.named else "") if n]
+        if tried and not self.server.named:
+            self.server.say()
+        if self.diverted and tried:
             said.append(f"Every mail went to {self.diverted} instead of its recipients; none of them counts as sent.")
         where = "the sandbox" if self.server.connection.sandbox else self.server.connection.host
         title = "Dry run" if self.dry else f"Merge to {where}"
@@ -419,7 +427,7 @@ def _problem_text(plan: Plan, report: Report) -> tuple[str, str]:
 
 
 def _finished(merge: _Merge, run: Run) -> Report:
-    return merge.report(merged(merge.plan, run.report_rows()), run.stopped)
+    return merge.report(merged(merge.plan, run.report_rows()), run.stopped, tried=True)
 
 
 def _run(

@@ -384,8 +384,8 @@ class Template:
         self.name = name or parsed.name
         self.source = parsed.text
         self.attach_root = Path(attach_root or parsed.root or ".").absolute()
-        self.parsed = parsed
         self._given = dict(parsed.given) | {k: v for k, v in fields.items() if v is not None}
+        self.parsed = dataclasses.replace(parsed, given=self._given)
         self._values = dict(values or {})
         self._marker = Marker()
         self._lock = threading.Lock()

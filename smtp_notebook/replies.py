@@ -1,0 +1,275 @@
+"""SMTP replies: reading them off any segmentation, and what each one means for a mail.
+
+Pure. A reply is judged by its stage first, then by its enhanced code (RFC 3463), then by its basic code;
+an unknown code counts by its first digit (RFC 5321, 4.3.2).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from smtp_notebook.outcome import State
+
+__all__ = ["Envelope", "Reply", "ReplyError", "ReplyReader", "Stage", "Verdict", "classify", "one_line"]
+
+_LONGEST_LINE = 8192
+_MOST_LINES = 512
+_LONGEST_REASON = 300
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s|$)")
+_REPLY = re.compile(rb"([1-5][0-9][0-9])([ -]?)(.*)", re.DOTALL)
+
+
+class ReplyError(ValueError):
+    """What the server said is no SMTP reply."""
+
+
+class Stage(enum.StrEnum):
+    """How far a transaction got."""
+
+    CONNECT = "connect"
+    TLS = "tls"
+    LOGIN = "login"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    DOT = "dot"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply: its code, and its text without codes, lines joined by line feeds."""
+
+    code: int
+    text: str
+
+    @property
+    def digit(self) -> int:
+        """The first digit, which alone decides (RFC 5321, 4.3.2)."""
+        return self.code // 100
+
+    @property
+    def enhanced(self) -> str:
+        """The enhanced status code such as ``5.1.1``, or ""."""
+        found = _ENHANCED.match(self.text)
+        return found[1] if found else ""
+
+    @property
+    def line(self) -> str:
+        """The reply on one line, as the server gave it."""
+        return f"{self.code} {one_line(self.text)}".strip()
+
+
+def one_line(text: str, length: int = _LONGEST_REASON) -> str:
+    """Return a server's text as one printable line of at most *length* characters."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return flat if len(flat) <= length else flat[: length - 1] + "…"
+
+
+class ReplyReader:
+    """Takes octets in any pieces and gives whole replies.
+
+    Raises:
+        ReplyError: From `feed`: no reply can begin like that, or it never ends.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._lines: list[str] = []
+        self._code = 0
+
+    def feed(self, data: bytes) -> list[Reply]:
+        """Take octets in; return the replies that they complete."""
+        self._buffer += data
+        found: list[Reply] = []
+        while (end := self._buffer.find(b"\n")) >= 0:
+            line = bytes(self._buffer[:end]).rstrip(b"\r")
+            del self._buffer[: end + 1]
+            if (reply := self._line(line)) is not None:
+                found.append(reply)
+        if len(self._buffer) > _LONGEST_LINE:
+            msg = f"a line of more than {_LONGEST_LINE} octets"
+            raise ReplyError(msg)
+        return found
+
+    def _line(self, line: bytes) -> Reply | None:
+        match = _REPLY.fullmatch(line)
+        if match is None or len(line) > _LONGEST_LINE or len(self._lines) >= _MOST_LINES:
+            raise ReplyError(one_line(line.decode("utf-8", "replace"), 80) or "an empty line")
+        code = int(match[1])
+        if self._lines and code != self._code:
+            msg = f"a reply that begins with {self._code} and goes on with {code}"
+            raise ReplyError(msg)
+        self._code = code
+        self._lines.append(match[3].decode("utf-8", "replace"))
+        if match[2] == b"-":
+            return None
+        text = "\n".join(self._lines)
+        self._lines = []
+        return Reply(code, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Who sends to whom, in wire form.
+
+    Attributes:
+        sender: The reverse path; "" for the null one.
+        recipients: The forward paths, each once.
+        smtputf8: Whether an address or header needs SMTPUTF8 (RFC 6531).
+    """
+
+    sender: str
+    recipients: tuple[str, ...]
+    smtputf8: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a transaction came to.
+
+    Attributes:
+        state: sent, partial, deferred, refused or in_doubt.
+        status: The connector's response code.
+        code: The deciding reply's code; None when no reply decided.
+        refused: Each refused recipient with its answer.
+        stops_run: Whether no other mail has a better chance (login, TLS).
+        retry: Whether the same transaction may be tried again now.
+        stage: Where it was decided.
+    """
+
+    state: State
+    status: int
+    code: int | None = None
+    enhanced: str = ""
+    reason: str = ""
+    fix: str = ""
+    refused: tuple[tuple[str, str], ...] = ()
+    stops_run: bool = False
+    retry: bool = False
+    stage: Stage = Stage.CONNECT
+
+
+def classify(stage: Stage, reply: Reply) -> Verdict:
+    """Return what a reply at a stage means for the mail."""
+    enhanced = reply.enhanced
+    if stage is Stage.DOT and reply.digit == 2:  # noqa: PLR2004 - success
+        return Verdict(state=State.SENT, status=200, code=reply.code, enhanced=enhanced, stage=stage)
+    if reply.digit == 4 and stage is not Stage.TLS:  # noqa: PLR2004 - temporary
+        return _verdict(State.DEFERRED, 202, stage, reply, retry=True)
+    if reply.digit == 5 or stage is Stage.TLS:  # noqa: PLR2004 - permanent
+        status = _status(stage, reply.code, enhanced)
+        stops = status == 401 or stage in {Stage.CONNECT, Stage.TLS, Stage.LOGIN} or reply.code in {521, 538, 556}  # noqa: PLR2004 - no login
+        return _verdict(State.REFUSED, status, stage, reply, stops_run=stops or _needs_tls(reply))
+    if stage is Stage.DOT:
+        return _verdict(State.IN_DOUBT, 500, stage, reply)
+    # 1xx, 2xx or 3xx where none belongs: the two sides disagree about where they are.
+    return _verdict(State.DEFERRED, 202, stage, reply, retry=True)
+
+
+def _verdict(state: State, status: int, stage: Stage, reply: Reply, *, retry: bool = False, stops_run: bool = False) -> Verdict:
+    text = one_line(_ENHANCED.sub("", reply.text, count=1)) or "no reason given"
+    who = {Stage.RCPT: "The server refused the recipient", Stage.MAIL: "The server refused the sender", Stage.LOGIN: "The login failed"}
+    said = who.get(stage, "The server refused the mail") if reply.digit == 5 else "The server said"  # noqa: PLR2004
+    enhanced = f"{reply.enhanced} " if reply.enhanced else ""
+    return Verdict(
+        state=state,
+        status=status,
+        code=reply.code,
+        enhanced=reply.enhanced,
+        reason=f"{said}: {reply.code} {enhanced}{text}",
+        fix=_fix(stage, reply),
+        retry=retry,
+        stops_run=stops_run,
+        stage=stage,
+    )
+
+
+def _needs_tls(reply: Reply) -> bool:
+    return reply.code == 530 and "starttls" in reply.text.lower()  # noqa: PLR2004 - RFC 3207, 4
+
+
+def _status(stage: Stage, code: int, enhanced: str) -> int:
+    """Return the connector's response code of a permanent refusal: stage, enhanced code, basic code."""
+    if stage is Stage.LOGIN:
+        return 401
+    if stage is Stage.TLS or code == 538:  # noqa: PLR2004 - encryption required for this login
+        return 403
+    if code in {521, 556}:
+        return 404
+    for known, status in _BY_ENHANCED:
+        if enhanced.startswith(known):
+            # "530 5.7.0 Must issue a STARTTLS command first" is about TLS, not about who logs in.
+            return status if code != 530 or status != 403 else _STATUS_530.get(enhanced, 401)  # noqa: PLR2004
+    if stage is Stage.MAIL and code in {550, 553, 554}:
+        return 403
+    if stage is Stage.RCPT and code in {550, 551}:
+        return 404
+    return _BY_CODE.get(code, 400)
+
+
+#: The longest prefix first.
+_BY_ENHANCED = (
+    ("5.1.7", 403),
+    ("5.1.8", 403),
+    ("5.1.", 404),
+    ("5.2.2", 400),
+    ("5.3.4", 400),
+    ("5.6.", 400),
+    ("5.7.8", 401),
+    ("5.7.9", 401),
+    ("5.7.", 403),
+)
+_STATUS_530 = {"5.7.0": 403}
+_BY_CODE = {530: 401, 534: 401, 535: 401, 550: 403, 551: 404, 552: 400, 553: 400, 554: 403, 555: 400}
+
+
+# ------------------------------------------------------------------------------------- what to do
+
+
+def _fix(stage: Stage, reply: Reply) -> str:
+    """Return what a person can do about a refusal, in plain words."""
+    if _needs_tls(reply):
+        return "Use smtp:// (STARTTLS) or smtps:// for this server."
+    by_enhanced: Iterable[tuple[str, str]] = _FIX_BY_ENHANCED
+    for known, fix in by_enhanced:
+        if reply.enhanced == known:
+            return fix
+    if stage is Stage.RCPT and reply.code in {550, 551, 553}:
+        return "Check the address; mail to it will not arrive."
+    return _FIX_BY_CODE.get(reply.code, "")
+
+
+_PASSWORD = (
+    "Check the user name and the password. Providers with two-step login want an app password or OAuth instead "
+    "of the account's own."
+)
+_FIX_BY_ENHANCED = (
+    ("5.7.30", "This provider has switched passwords off: use OAuth, or another relay."),
+    ("5.7.57", "The server wants a login: put the user into the URL."),
+    ("5.7.60", "This login may not send as that From address: use the login's own address as sender."),
+    ("5.1.1", "Check the address: the server knows no such mailbox."),
+    ("5.1.10", "Check the address: the server knows no such mailbox."),
+    ("5.1.7", "Check the From address."),
+    ("5.1.8", "Check the From address: its domain does not exist."),
+    ("5.2.2", "The mailbox is full; try again another day."),
+    ("5.3.4", "Make the mail smaller: send a link instead of the attachment."),
+    ("4.7.1", "The server asks to come back later (greylisting); it is tried again by itself."),
+    ("4.7.28", "The server limits the rate: send fewer at a time."),
+)
+_FIX_BY_CODE = {
+    421: "The server is busy or closes connections; it is tried again.",
+    450: "The server asks to come back later; it is tried again by itself.",
+    451: "A temporary fault of the server; it is tried again.",
+    452: "The server has no room at present; it is tried again.",
+    454: "The server cannot check logins at present; try again later.",
+    521: "This host takes no mail; check the server's name.",
+    530: "The server wants a login: put the user into the URL, smtp://user@host.",
+    534: _PASSWORD,
+    535: _PASSWORD,
+    538: "This login needs encryption: use smtp:// or smtps://.",
+    552: "Make the mail smaller: send a link instead of the attachment.",
+    554: "The server's policy refused it; its text says why.",
+}

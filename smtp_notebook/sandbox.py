@@ -1,0 +1,320 @@
+"""A real SMTP server on this machine that keeps what it gets.
+
+It is the default server of a notebook, the inbox of a demo, and the fixture of the tests. It listens on
+loopback alone, on a port that the system chooses, in a daemon thread that ends with the kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import base64
+import collections
+import datetime as dt
+import html
+import os
+import re
+import threading
+import types
+from dataclasses import dataclass, field
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+from smtp_notebook import _html
+from smtp_notebook.connection import Connection
+from smtp_notebook.outcome import SettingsError
+
+if TYPE_CHECKING:
+    from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+
+__all__ = ["Received", "Sandbox", "default_sandbox"]
+
+_HOST = "127.0.0.1"
+_SIZE = 64 * 2**20
+_SHOWN = 20
+_CID = re.compile(r"""cid:([^"'\s)>]+)""", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Received:
+    """One mail as it arrived.
+
+    Attributes:
+        raw: Its octets.
+        sender: The envelope's sender (MAIL FROM).
+        recipients: The envelope's recipients (RCPT TO), Bcc included.
+        received: When its last octet came (UTC).
+    """
+
+    raw: bytes = field(repr=False)
+    sender: str
+    recipients: tuple[str, ...]
+    received: dt.datetime
+
+    @cached_property
+    def email(self) -> EmailMessage:
+        """The parsed mail."""
+        try:
+            parsed = message_from_bytes(self.raw, policy=policy.default.clone(utf8=True))
+        except (ValueError, IndexError, LookupError):
+            parsed = message_from_bytes(self.raw, _class=EmailMessage, policy=policy.compat32)  # type: ignore[assignment,arg-type]  # what a parser cannot read is shown as it is
+        return parsed  # type: ignore[return-value]  # policy.default makes EmailMessage
+
+    def header(self, name: str) -> str:
+        """Return a header as text, "" when it is missing or unreadable."""
+        try:
+            return " ".join(str(self.email[name] or "").split())
+        except (ValueError, IndexError, LookupError, AttributeError):
+            return ""
+
+    def body(self, *kinds: str) -> str:
+        """Return the text of the first part of one of *kinds* (``html``, ``plain``), or ""."""
+        try:
+            part = self.email.get_body(preferencelist=kinds)
+            return str(part.get_content()) if part is not None else ""
+        except (ValueError, LookupError, AttributeError, KeyError):
+            return ""
+
+    def files(self) -> list[tuple[str, str, bytes, str]]:
+        """Return name, type, content and Content-ID of every file and image."""
+        found = []
+        for part in self.email.walk():
+            cid = str(part.get("content-id") or "").strip("<> ")
+            if part.is_multipart() or not (part.get_filename() or cid):
+                continue
+            content = part.get_payload(decode=True)
+            data = content if isinstance(content, bytes) else b""
+            found.append((part.get_filename() or cid, part.get_content_type(), data, cid))
+        return found
+
+
+class Sandbox:
+    """An SMTP server on loopback with its mailbox.
+
+    Args:
+        max_messages: How many mails are kept; the oldest go first.
+
+    Use it as a context manager, or call `start`; starting twice is harmless. Any login is accepted.
+    """
+
+    def __init__(self, max_messages: int = 10_000) -> None:
+        if max_messages < 1:
+            raise SettingsError(f"max_messages={max_messages} keeps nothing.", "Give 1 or more.")
+        self._messages: collections.deque[Received] = collections.deque(maxlen=max_messages)
+        self._lock = threading.RLock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._server: asyncio.Server | None = None
+        self._port = 0
+        self._pid = 0
+
+    # ------------------------------------------------------------------------------------ running
+
+    def start(self) -> Self:
+        """Start listening, if it does not already, and return self. From any thread."""
+        with self._lock:
+            if self.running:
+                return self
+            self._pid = os.getpid()
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="smtp_notebook sandbox", daemon=True)
+            self._thread.start()
+            self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(timeout=10)
+            self._port = self._server.sockets[0].getsockname()[1]
+            atexit.register(self.stop)
+        return self
+
+    @property
+    def running(self) -> bool:
+        """Whether it listens; False in a forked child, whose threads are gone."""
+        return self._thread is not None and self._thread.is_alive() and self._pid == os.getpid()
+
+    async def _listen(self) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(lambda: _protocol(self._keep, loop), _HOST, 0)
+
+    def stop(self) -> None:
+        """Stop listening; what arrived stays. Stopping twice is harmless."""
+        with self._lock:
+            loop, thread, running = self._loop, self._thread, self.running
+            self._loop = self._thread = None
+            atexit.unregister(self.stop)
+            if not running or loop is None or thread is None:
+                return
+            asyncio.run_coroutine_threadsafe(self._close(), loop).result(timeout=5)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(timeout=5)
+            loop.close()
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        others = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # ------------------------------------------------------------------------------------ mailbox
+
+    def _keep(self, received: Received) -> None:
+        with self._lock:
+            self._messages.append(received)
+
+    @property
+    def messages(self) -> tuple[Received, ...]:
+        """What arrived, oldest first."""
+        with self._lock:
+            return tuple(self._messages)
+
+    def clear(self) -> None:
+        """Forget what arrived."""
+        with self._lock:
+            self._messages.clear()
+
+    @property
+    def connection(self) -> Connection:
+        """How to reach it; starts it."""
+        self.start()
+        return Connection(
+            host=_HOST,
+            port=self._port,
+            security="plain",
+            sender="you@example.com",
+            practice=True,
+            sandbox=True,
+        )
+
+    # ------------------------------------------------------------------------------------ display
+
+    def __repr__(self) -> str:
+        where = f"{_HOST}:{self._port}" if self.running else "stopped"
+        count = len(self._messages)
+        return f"<Sandbox {where}, {count:,} message{'' if count == 1 else 's'}>"
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        newest = self.messages[::-1]
+        lines = [f"  {m.header('subject')} | to {', '.join(m.recipients)}" for m in newest[:_SHOWN]]
+        rest = len(newest) - _SHOWN
+        lines += [f"  … and {rest:,} more: sandbox.messages"] if rest > 0 else []
+        return {"text/plain": "\n".join([repr(self), *lines]), "text/html": _inbox(newest)}
+
+
+def _protocol(keep: Any, loop: asyncio.AbstractEventLoop) -> SMTP:
+    from aiosmtpd.smtp import SMTP
+
+    return SMTP(
+        _Handler(keep),
+        data_size_limit=_SIZE,
+        enable_SMTPUTF8=True,
+        hostname="sandbox.localhost",
+        ident="smtp_notebook sandbox",
+        loop=loop,
+        auth_require_tls=False,
+        authenticator=_anyone,
+    )
+
+
+def _anyone(*_: object) -> AuthResult:
+    from aiosmtpd.smtp import AuthResult
+
+    return AuthResult(success=True)
+
+
+class _Handler:
+    """What aiosmtpd calls."""
+
+    def __init__(self, keep: Any) -> None:
+        self._keep = keep
+
+    async def handle_EHLO(  # noqa: N802 - aiosmtpd's name
+        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        # aiosmtpd reads pipelined commands well, but does not say so.
+        return [*responses[:-1], "250-PIPELINING", *responses[-1:]]
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - as above
+        content = envelope.original_content or b""
+        now = dt.datetime.now(dt.UTC)
+        self._keep(Received(content, envelope.mail_from or "", tuple(envelope.rcpt_tos), now))
+        return "250 2.0.0 Kept in the sandbox"
+
+
+# ------------------------------------------------------------------------------------------- inbox
+
+
+def _inbox(messages: tuple[Received, ...]) -> str:
+    """Return the mailbox as HTML, newest first; each mail folded, its body in an iframe that runs nothing."""
+    if not messages:
+        return _html.card("<p><strong>Sandbox</strong> · nothing has arrived yet. Mails sent to it never leave this machine.</p>")
+    count = f"{len(messages):,} message{'' if len(messages) == 1 else 's'}"
+    head = f"<p><strong>Sandbox</strong> · {count}, newest first. Nothing left this machine.</p>"
+    shown = "".join(_entry(m, opened=i == 0) for i, m in enumerate(messages[:_SHOWN]))
+    rest = len(messages) - _SHOWN
+    more = f"<p>… and {rest:,} more: <code>sandbox.messages</code></p>" if rest > 0 else ""
+    return _html.card(head + shown + more)
+
+
+def _entry(message: Received, *, opened: bool) -> str:
+    line = "border-bottom:1px solid var(--jp-border-color2,#d0d7de)"
+    subject = html.escape(message.header("subject") or "(no subject)")
+    time = message.received.astimezone().strftime("%H:%M:%S")
+    to = html.escape(message.header("to") or ", ".join(message.recipients))
+    summary = (
+        '<summary style="cursor:pointer;padding:6px 0">'
+        f'<strong>{subject}</strong> <span style="opacity:.72">· to {to} · {time}</span></summary>'
+    )
+    hidden = set(message.recipients) - {a.strip("<>").lower() for a in re.findall(r"[^\s<>,;]+@[^\s<>,;]+", to)}
+    rows = [
+        ("From", message.header("from")),
+        ("To", message.header("to")),
+        ("Cc", message.header("cc")),
+        ("Envelope", ", ".join(message.recipients) if hidden else ""),
+        ("Attached", ", ".join(f"{n} ({len(c):,} bytes)" for n, _, c, cid in message.files() if not cid)),
+    ]
+    block = "".join(
+        f'<div style="display:flex;gap:8px"><span style="flex:0 0 84px;opacity:.72">{n}</span><span>{html.escape(v)}</span></div>'
+        for n, v in rows
+        if v
+    )
+    state = " open" if opened else ""
+    body = f'<div style="padding:0 0 10px 16px">{block}<div style="height:8px"></div>{_html.frame(_document(message), title="The mail")}</div>'
+    return f'<details{state} style="{line}">{summary}{body}</details>'
+
+
+def _document(message: Received) -> str:
+    """Return the mail's body as a document whose ``cid:`` images are inside it."""
+    body = message.body("html")
+    if not body:
+        return f'<pre style="white-space:pre-wrap;font:14px/1.5 monospace;margin:16px">{html.escape(message.body("plain"))}</pre>'
+    images = {cid: (kind, content) for _, kind, content, cid in message.files() if cid}
+
+    def shown(found: re.Match[str]) -> str:
+        if found[1] not in images:
+            return found[0]
+        kind, content = images[found[1]]
+        return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+    return _CID.sub(shown, body)
+
+
+# --------------------------------------------------------------------------------- the default one
+
+_default = types.SimpleNamespace(sandbox=None, lock=threading.Lock())
+
+
+def default_sandbox() -> Sandbox:
+    """Return the sandbox that stands in while no server is named; starts it."""
+    with _default.lock:
+        if _default.sandbox is None:
+            _default.sandbox = Sandbox()
+        sandbox: Sandbox = _default.sandbox
+    return sandbox.start()
