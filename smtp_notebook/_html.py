@@ -32,7 +32,9 @@ def badge(state: str, text: str) -> str:
 
 def card(body: str) -> str:
     """Return *body*, which is HTML, in the frame that all displays share."""
-    style = f"font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.5;{_TEXT}"
+    style = (
+        f"font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.5;{_TEXT}"
+    )
     return f'<div style="{style};overflow-wrap:anywhere">{body}</div>'
 
 

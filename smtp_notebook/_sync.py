@@ -162,5 +162,5 @@ async def ticking(work: Awaitable[T]) -> T:
 
 
 async def _tick() -> None:
-    while True:
+    while True:  # noqa: ASYNC110 - nothing is waited for: waking is the point
         await asyncio.sleep(_TICK)

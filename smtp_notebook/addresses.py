@@ -14,7 +14,15 @@ from dataclasses import dataclass
 
 from smtp_notebook.outcome import AddressError
 
-__all__ = ["CONTROL", "Address", "make_address", "parse_addresses", "shortened", "split_addresses", "split_mailbox"]
+__all__ = [
+    "CONTROL",
+    "Address",
+    "make_address",
+    "parse_addresses",
+    "shortened",
+    "split_addresses",
+    "split_mailbox",
+]
 
 #: What no header may hold: C0 and C1 controls, DEL, line and paragraph separators, lone surrogates.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -38,7 +46,7 @@ class Address:
 
     Args:
         addr_spec: ``local@domain`` as a person writes it, such as ``jörg@exämple.test``.
-        display_name: Any printable text, or "".
+        display_name: Any printable text, or ""; runs of blanks become one.
 
     Raises:
         AddressError: Not an address, or a control character in either.
@@ -48,7 +56,8 @@ class Address:
     display_name: str = ""
 
     def __post_init__(self) -> None:
-        name = self.display_name.strip()
+        # RFC 5322, 3.2.2: a run of blanks in a phrase means one.
+        name = re.sub(" {2,}", " ", self.display_name.strip())
         for text in (self.addr_spec, name):
             _refuse_control(text)
         if len(name) > _LONGEST_MAILBOX:
@@ -67,7 +76,10 @@ class Address:
         _refuse_control(text)
         pieces = split_addresses(text)
         if len(pieces) > 1:
-            raise AddressError(f"{shortened(text)} is more than one address.", "Give one, or put a name with a comma in quotes.")
+            raise AddressError(
+                f"{shortened(text)} is more than one address.",
+                "Give one, or put a name with a comma in quotes.",
+            )
         if not pieces:
             raise AddressError("The address is empty.", "Fill it in.")
         name, spec = split_mailbox(pieces[0])
@@ -114,7 +126,10 @@ def _quoted(name: str) -> str:
 def _refuse_control(text: str) -> None:
     if found := CONTROL.search(text):
         kind = "a line break" if found[0] in "\r\n" else f"the control character U+{ord(found[0]):04X}"
-        raise AddressError(f"The address {shortened(text)} has {kind} in it.", "Remove it: a line break could add recipients.")
+        raise AddressError(
+            f"The address {shortened(text)} has {kind} in it.",
+            "Remove it: a line break could add recipients.",
+        )
 
 
 @functools.lru_cache(maxsize=8192)
@@ -211,10 +226,16 @@ def parse_addresses(value: str | Address | Iterable[str | Address] | None) -> tu
         _refuse_control(value)
         return tuple(Address(*reversed(split_mailbox(piece))) for piece in split_addresses(value))
     if not isinstance(value, Iterable):
-        raise AddressError(f"{shortened(str(value))} is no e-mail address: it is a {type(value).__name__}.", "Give text, or a list of texts.")
+        raise AddressError(
+            f"{shortened(str(value))} is no e-mail address: it is a {type(value).__name__}.",
+            "Give text, or a list of texts.",
+        )
     found: list[Address] = []
     for item in value:
         if not isinstance(item, str | Address):
-            raise AddressError(f"{shortened(str(item))} is no e-mail address: it is a {type(item).__name__}.", "Fill it in, or leave it out.")
+            raise AddressError(
+                f"{shortened(str(item))} is no e-mail address: it is a {type(item).__name__}.",
+                "Fill it in, or leave it out.",
+            )
         found += [item] if isinstance(item, Address) else parse_addresses(item)
     return tuple(found)

@@ -11,13 +11,22 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Self
 
 from smtp_notebook import _sync
 from smtp_notebook import connection as connections
 from smtp_notebook.connection import Connection
 from smtp_notebook.journal import PassingJournal
-from smtp_notebook.merge import Frame, Plan, Planned, Preflight, Run, guess_address_column, merged, with_sender
+from smtp_notebook.merge import (
+    Frame,
+    Plan,
+    Planned,
+    Preflight,
+    Run,
+    guess_address_column,
+    merged,
+    with_sender,
+)
 from smtp_notebook.message import Message, check_field_names
 from smtp_notebook.outcome import (
     DeliveryError,
@@ -35,9 +44,6 @@ from smtp_notebook.sandbox import Sandbox, default_sandbox
 from smtp_notebook.template import Template
 from smtp_notebook.transport import SmtpTransport
 
-if TYPE_CHECKING:
-    from smtp_notebook._sync import Caller
-
 __all__ = [
     "NOTHING_LEFT",
     "Server",
@@ -51,7 +57,9 @@ __all__ = [
     "send",
 ]
 
-NOTHING_LEFT = "Nothing left this machine: the sandbox caught it (%inbox shows it, connect(…) names a server)."
+NOTHING_LEFT = (
+    "Nothing left this machine: the sandbox caught it (%inbox shows it, connect(…) names a server)."
+)
 
 Via = Connection | Sandbox | str | None
 
@@ -112,10 +120,14 @@ def _connection(via: Via, **settings: Any) -> Connection:
         return via.with_(**settings) if settings else via
     if not isinstance(via, str):
         cause = f"A {type(via).__name__} is no server."
-        raise SettingsError(cause, "Give a Connection, a Sandbox, a URL such as smtp://user@host, or a saved name.")
+        raise SettingsError(
+            cause, "Give a Connection, a Sandbox, a URL such as smtp://user@host, or a saved name."
+        )
     if "://" in via:
         return Connection.from_url(via, **settings)
-    found = default_sandbox().connection if via.strip().lower() == "sandbox" else connections.saved(via.strip())
+    found = (
+        default_sandbox().connection if via.strip().lower() == "sandbox" else connections.saved(via.strip())
+    )
     return found.with_(**settings) if settings else found
 
 
@@ -157,8 +169,9 @@ def compose(message: Message | None = None, /, **fields: Any) -> Message:
         return message.with_(**fields) if message is not None else Message(**fields)
     shape = {k: fields.pop(k) for k in ("format", "inline") if fields.get(k) is not None}
     shown = Template(body=fields.pop("body"), **shape).fill()
-    parts = {"body": shown.body, "format": shown.format, "text": shown.text, "html": shown.html}
-    parts["inline"] = shown.inline
+    parts: dict[str, Any] = {
+        name: getattr(shown, name) for name in ("body", "format", "text", "html", "inline")
+    }
     return message.with_(**parts, **fields) if message is not None else Message(**parts, **fields)
 
 
@@ -168,7 +181,9 @@ def _single(message: Message, server: Server) -> tuple[Preflight, Planned]:
     return check, planned
 
 
-def send(message: Message | None = None, /, *, via: Via = None, dry_run: bool = False, **fields: Any) -> Outcome:
+def send(
+    message: Message | None = None, /, *, via: Via = None, dry_run: bool = False, **fields: Any
+) -> Outcome:
     """Send one mail and return its Outcome.
 
     Args:
@@ -192,7 +207,9 @@ def send(message: Message | None = None, /, *, via: Via = None, dry_run: bool = 
     return _delivered(run.report_rows()[0], server)
 
 
-async def asend(message: Message | None = None, /, *, via: Via = None, dry_run: bool = False, **fields: Any) -> Outcome:
+async def asend(
+    message: Message | None = None, /, *, via: Via = None, dry_run: bool = False, **fields: Any
+) -> Outcome:
     """Do what `send` does, awaited; rendering happens on the awaiting loop."""
     server = find_server(via)
     _, planned = _single(compose(message, **fields), server)
@@ -236,7 +253,9 @@ class _Merge:
         if tried and not self.server.named:
             self.server.say()
         if self.diverted and tried:
-            said.append(f"Every mail went to {self.diverted} instead of its recipients; none of them counts as sent.")
+            said.append(
+                f"Every mail went to {self.diverted} instead of its recipients; none of them counts as sent."
+            )
         where = "the sandbox" if self.server.connection.sandbox else self.server.connection.host
         title = "Dry run" if self.dry else f"Merge to {where}"
         return Report(outcomes, title=title, index=self.frame.labels, notes=said).remember()
@@ -306,7 +325,9 @@ def _refuse_unguarded(connection: Connection, options: _Options) -> None:
         f"mail_merge does not send to {connection.host} yet: without a journal on disk, running the cell "
         "again would mail everybody twice."
     )
-    raise MergeRefusedError(cause, "Use the sandbox or a server on this machine, dry_run=True, or send() for one mail.")
+    raise MergeRefusedError(
+        cause, "Use the sandbox or a server on this machine, dry_run=True, or send() for one mail."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -389,9 +410,15 @@ def mail_merge(
 
 async def amail_merge(df: Any, template: Template | str | Path, **options: Any) -> Report:
     """Do what `mail_merge` does, awaited, with the same arguments; rendering happens on this loop."""
-    names = _Options.__slots__  # type: ignore[attr-defined]  # dataclass(slots=True) makes them
+    names = _Options.__slots__
     given = {k: options.pop(k) for k in list(options) if k in names}
-    defaults: dict[str, Any] = {"limit": None, "test_to": "", "dry_run": False, "on_problem": "stop", "progress": True}
+    defaults: dict[str, Any] = {
+        "limit": None,
+        "test_to": "",
+        "dry_run": False,
+        "on_problem": "stop",
+        "progress": True,
+    }
     chosen = _Options(**({"key": None, "via": None, "values": None, "on_outcome": None} | defaults | given))
     merge = _prepare(df, template, chosen, options)
     if (early := _early(merge, chosen)) is not None:
@@ -473,7 +500,7 @@ class _Progress:
 
             self._bar = tqdm(total=total, unit="mail", leave=False, delay=1.0)
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -119,7 +119,9 @@ def inside(path: str | Path, root: Path) -> Attachment:
     """
     text = str(path)
     if CONTROL.search(text):
-        raise AttachmentError(f"The path {shortened(text)} has a control character in it.", "Check the cell that it comes from.")
+        raise AttachmentError(
+            f"The path {shortened(text)} has a control character in it.", "Check the cell that it comes from."
+        )
     place = (root / Path(text).expanduser()).resolve()
     if not place.is_relative_to(root.resolve()):
         cause = f"The attachment {shortened(text)} lies outside {str(root)!r}."
@@ -127,7 +129,9 @@ def inside(path: str | Path, root: Path) -> Attachment:
     try:
         return Attachment.from_path(place)
     except AttachmentError as error:
-        raise AttachmentError(error.cause.replace(str(place), text), error.fix or f"Paths begin at {str(root)!r}.") from None
+        raise AttachmentError(
+            error.cause.replace(str(place), text), error.fix or f"Paths begin at {str(root)!r}."
+        ) from None
 
 
 def _read(place: Path) -> bytes:
@@ -139,7 +143,9 @@ def _read(place: Path) -> bytes:
         raise AttachmentError(f"The attachment {str(place)!r} does not exist.") from None
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise AttachmentError(f"The attachment {str(place)!r} cannot be read: {why}.", "Check its permissions.") from None
+        raise AttachmentError(
+            f"The attachment {str(place)!r} cannot be read: {why}.", "Check its permissions."
+        ) from None
 
 
 # --------------------------------------------------------------------------------------- the content
@@ -164,7 +170,11 @@ def _file(content: Any, name: str | None) -> tuple[bytes, str | None, str | None
 
 
 def _shown(content: Any, name: str | None) -> tuple[bytes, str | None, str | None]:
-    if _is(content, "pandas", "DataFrame", "Series") or _is(content, "polars", "DataFrame") or _is(content, "pyarrow", "Table"):
+    if (
+        _is(content, "pandas", "DataFrame", "Series")
+        or _is(content, "polars", "DataFrame")
+        or _is(content, "pyarrow", "Table")
+    ):
         return _frame(content, name or "table.csv")
     if _is(content, "matplotlib.figure", "Figure"):
         suffix = Path(name or "figure.png").suffix.lower().lstrip(".") or "png"
@@ -182,7 +192,10 @@ def _shown(content: Any, name: str | None) -> tuple[bytes, str | None, str | Non
         if data is not None:
             return _bytes(data, kind), f"image.{suffix}" if suffix != "html" else "page.html", None
     cause = f"A {type(content).__name__} cannot be attached."
-    raise AttachmentError(cause, "Attach bytes, text, an open file, a frame, a figure or an image, or use Attachment.from_path().")
+    raise AttachmentError(
+        cause,
+        "Attach bytes, text, an open file, a frame, a figure or an image, or use Attachment.from_path().",
+    )
 
 
 def _bytes(data: Any, kind: str) -> bytes:
@@ -194,7 +207,9 @@ def _bytes(data: Any, kind: str) -> bytes:
 
 def _is(value: object, module: str, *names: str) -> bool:
     loaded = sys.modules.get(module)
-    return loaded is not None and any(isinstance(value, getattr(loaded, n)) for n in names if hasattr(loaded, n))
+    return loaded is not None and any(
+        isinstance(value, getattr(loaded, n)) for n in names if hasattr(loaded, n)
+    )
 
 
 def _frame(frame: Any, name: str) -> tuple[bytes, str | None, str | None]:
@@ -223,7 +238,10 @@ def _frame(frame: Any, name: str) -> tuple[bytes, str | None, str | None]:
             frame.to_parquet(buffer, index=index)
             return buffer.getvalue(), name, None
     except ImportError as error:
-        raise AttachmentError(f"A {suffix} file needs another package: {error}.", "Install openpyxl for .xlsx, pyarrow for .parquet.") from None
+        raise AttachmentError(
+            f"A {suffix} file needs another package: {error}.",
+            "Install openpyxl for .xlsx, pyarrow for .parquet.",
+        ) from None
     cause = f"A frame cannot be attached as {shortened(name)}."
     raise AttachmentError(cause, "Its name must end in .csv, .xlsx, .parquet or .html.")
 
@@ -245,22 +263,30 @@ def _check_type(kind: str) -> None:
     if not _TYPE.fullmatch(kind):
         raise AttachmentError(f"{shortened(kind)} is no media type.", "Write it as image/png.")
     if kind.lower().startswith(("multipart/", "message/")):
-        raise AttachmentError(f"A file of type {kind} cannot be attached.", "Attach it as application/octet-stream.")
+        raise AttachmentError(
+            f"A file of type {kind} cannot be attached.", "Attach it as application/octet-stream."
+        )
 
 
 def _checked_name(name: str) -> str:
     """Return the name when it is one file's name, without a path or control characters."""
     if CONTROL.search(name) or "/" in name or "\\" in name or name.strip() in {"", ".", ".."}:
-        raise AttachmentError(f"{shortened(name)} is no file name.", "A name has no path and no control characters in it.")
+        raise AttachmentError(
+            f"{shortened(name)} is no file name.", "A name has no path and no control characters in it."
+        )
     if len(name.encode()) > _LONGEST_NAME:
-        raise AttachmentError(f"The file name {shortened(name)} is longer than {_LONGEST_NAME} bytes.", "Shorten it.")
+        raise AttachmentError(
+            f"The file name {shortened(name)} is longer than {_LONGEST_NAME} bytes.", "Shorten it."
+        )
     return name.strip()
 
 
 def _checked_content_id(content_id: str) -> str:
     plain = content_id.strip().removeprefix("<").removesuffix(">")
     if not _CONTENT_ID.fullmatch(plain):
-        raise AttachmentError(f"{shortened(content_id)} is no Content-ID.", "Use letters, digits, dots and one @.")
+        raise AttachmentError(
+            f"{shortened(content_id)} is no Content-ID.", "Use letters, digits, dots and one @."
+        )
     return plain
 
 
@@ -277,4 +303,9 @@ def _checked_encoding(encoding: str | None, data: bytes, name: str) -> str:
 def _fits_7bit(data: bytes) -> bool:
     lines = data.replace(b"\r\n", b"\n")
     bare = b"\r" in lines or data.count(b"\n") != data.count(b"\r\n")
-    return data.isascii() and not bare and b"\0" not in data and max(map(len, lines.split(b"\n"))) <= _WIDEST_7BIT
+    return (
+        data.isascii()
+        and not bare
+        and b"\0" not in data
+        and max(map(len, lines.split(b"\n"))) <= _WIDEST_7BIT
+    )

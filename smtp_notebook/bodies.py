@@ -20,9 +20,7 @@ Format = Literal["markdown", "html", "text"]
 FORMATS: tuple[str, ...] = get_args(Format)
 
 # Elements that nobody types in Markdown unless the text really is HTML.
-_TAGS = (
-    "html|head|body|div|p|br|table|thead|tbody|tr|td|th|span|h[1-6]|ul|ol|li|a|b|i|u|em|strong|img|style|font|center"
-)
+_TAGS = "html|head|body|div|p|br|table|thead|tbody|tr|td|th|span|h[1-6]|ul|ol|li|a|b|i|u|em|strong|img|style|font|center"
 _TAG = re.compile(rf"</?(?:{_TAGS})(?:\s[^<>]*)?/?>|<!doctype html", re.IGNORECASE)
 _CODE = re.compile(r"^(```|~~~).*?^\1|(`+)(?!`).+?(?<!`)\2(?!`)", re.DOTALL | re.MULTILINE)
 

@@ -46,8 +46,23 @@ _SCHEMES: Mapping[str, tuple[Security, int]] = {
 _SERVICE = "smtp-notebook"
 #: Names that a saved connection may not hide: the sandbox, and the large providers.
 RESERVED = frozenset(
-    "sandbox gmail google outlook office365 microsoft365 yahoo icloud fastmail ses sendgrid mailgun postmark "
-    "mailjet brevo".split()
+    [
+        "sandbox",
+        "gmail",
+        "google",
+        "outlook",
+        "office365",
+        "microsoft365",
+        "yahoo",
+        "icloud",
+        "fastmail",
+        "ses",
+        "sendgrid",
+        "mailgun",
+        "postmark",
+        "mailjet",
+        "brevo",
+    ]
 )
 _SAVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _MAX_PORT = 65535
@@ -81,7 +96,9 @@ class Secret:
         """
         if self._value is None:
             if self._source is None:
-                raise SecretError("This connection was copied to where its password is not known.", _SAFE_WAYS)
+                raise SecretError(
+                    "This connection was copied to where its password is not known.", _SAFE_WAYS
+                )
             value = self._source()
             if not isinstance(value, str) or not value:
                 raise SecretError(f"The password from {self.origin} is empty or no text.", _SAFE_WAYS)
@@ -105,7 +122,9 @@ def _unknown_secret(origin: str) -> Secret:
 def _environment_secret() -> Secret | None:
     if not os.environ.get(PASSWORD_VARIABLE):
         return None
-    return Secret(lambda: os.environ.get(PASSWORD_VARIABLE, ""), f"the environment variable {PASSWORD_VARIABLE}")
+    return Secret(
+        lambda: os.environ.get(PASSWORD_VARIABLE, ""), f"the environment variable {PASSWORD_VARIABLE}"
+    )
 
 
 def _keyring_user(connection: Connection) -> str:
@@ -134,7 +153,9 @@ def _to_keyring(connection: Connection, password: str) -> None:
         kept = False
     if not kept:
         cause = "The password could not be saved: this system has no keyring that keeps one."
-        raise SecretError(cause, f"Set {PASSWORD_VARIABLE} in the environment where the notebook runs instead.")
+        raise SecretError(
+            cause, f"Set {PASSWORD_VARIABLE} in the environment where the notebook runs instead."
+        )
 
 
 def _prompt(connection: Connection) -> str:
@@ -149,7 +170,9 @@ def _prompt(connection: Connection) -> str:
         # A kernel that nobody can type to (nbclient, papermill) raises StdinNotImplementedError.
         with contextlib.suppress(EOFError, OSError, RuntimeError, NotImplementedError):
             return getpass.getpass(f"Password of {connection.user} at {connection.host}: ")
-    cause = f"The login of {connection.user} at {connection.host} needs a password, and nobody can be asked here."
+    cause = (
+        f"The login of {connection.user} at {connection.host} needs a password, and nobody can be asked here."
+    )
     raise SecretError(cause, _SAFE_WAYS)
 
 
@@ -217,7 +240,9 @@ class Connection:
         for name in ("sender", "redirect_to"):
             _check_address(name, getattr(self, name))
         if re.search(r"[\x00-\x20\x7f]", self.user):
-            raise SettingsError(f"The user {shortened(self.user)} has a blank or control character in it.", "Check the URL.")
+            raise SettingsError(
+                f"The user {shortened(self.user)} has a blank or control character in it.", "Check the URL."
+            )
         if self.user and self.security == "plain" and not self.is_loopback:
             cause = f"A login over smtp+plain would send the password of {self.user} to {self.host} in clear."
             raise SettingsError(cause, "Use smtp:// (STARTTLS) or smtps://.")
@@ -263,7 +288,8 @@ class Connection:
             return True
         wanted = _folded(address)
         return any(
-            wanted == _folded(entry) or ("@" not in entry.lstrip("@") and wanted.endswith(f"@{_domain(entry)}"))
+            wanted == _folded(entry)
+            or ("@" not in entry.lstrip("@") and wanted.endswith(f"@{_domain(entry)}"))
             for entry in self.allow
         )
 
@@ -290,9 +316,13 @@ class Connection:
             SecretError: There is none to be had here; says which ways there are.
         """
         if self.secret is None:
-            secret = _environment_secret() or Secret(lambda: _from_keyring(self) or _prompt(self), "the keyring or a prompt")
-            object.__setattr__(self, "secret", secret)  # where it comes from, found late; equality and repr ignore it
-        assert self.secret is not None  # noqa: S101 - for the type checker
+            secret = _environment_secret() or Secret(
+                lambda: _from_keyring(self) or _prompt(self), "the keyring or a prompt"
+            )
+            object.__setattr__(
+                self, "secret", secret
+            )  # where it comes from, found late; equality and repr ignore it
+        assert self.secret is not None
         return self.secret.reveal()
 
     def save(self, name: str) -> Connection:
@@ -308,9 +338,14 @@ class Connection:
         if name.lower() in RESERVED:
             raise SettingsError(f"The name {name!r} is reserved.", "Choose another, such as 'work'.")
         if not _SAVED_NAME.fullmatch(name):
-            raise SettingsError(f"{shortened(name)} is no name for a connection.", "Use letters, digits, - _ and dots.")
+            raise SettingsError(
+                f"{shortened(name)} is no name for a connection.", "Use letters, digits, - _ and dots."
+            )
         if self.sandbox:
-            raise SettingsError("The sandbox ends with this process, so it cannot be saved.", 'connect("sandbox") always works.')
+            raise SettingsError(
+                "The sandbox ends with this process, so it cannot be saved.",
+                'connect("sandbox") always works.',
+            )
         if self.user:
             _to_keyring(self, self.resolve_secret())
         kept = self.with_(name=name)
@@ -328,20 +363,27 @@ class Connection:
 def _from_url(url: str, settings: Mapping[str, Any], secret: Secret | None) -> Connection:
     scheme, separator, rest = url.strip().partition("://")
     if not separator or scheme.lower() not in _SCHEMES:
-        raise SettingsError(f"A server's URL begins with {', '.join(s + '://' for s in _SCHEMES)}.", "smtp://user@mail.example.com is one.")
+        raise SettingsError(
+            f"A server's URL begins with {', '.join(s + '://' for s in _SCHEMES)}.",
+            "smtp://user@mail.example.com is one.",
+        )
     authority, slash, path = rest.partition("/")
     login, _, place = authority.rpartition("@")
     user, colon, password = login.partition(":")
     if colon and password and secret is None:
         _refuse_password("A password stands in the URL")
     if (slash and path) or re.search(r"[?#\s]", rest):
-        raise SettingsError("A server's URL ends with the port.", "Give settings by name: connect(url, timeout=30).")
+        raise SettingsError(
+            "A server's URL ends with the port.", "Give settings by name: connect(url, timeout=30)."
+        )
     security, port = _SCHEMES[scheme.lower()]
     try:
         parts = urlsplit(f"//{place}")
         host, port = parts.hostname or "", parts.port or port
     except ValueError:
-        raise SettingsError(f"{shortened(place)} is no host and port.", "Write mail.example.com:587.") from None
+        raise SettingsError(
+            f"{shortened(place)} is no host and port.", "Write mail.example.com:587."
+        ) from None
     base = {"host": host, "port": port, "security": security, "user": unquote(user), "secret": secret}
     return _built(base, settings)
 
@@ -373,7 +415,10 @@ def _built(base: dict[str, Any], settings: Mapping[str, Any]) -> Connection:
 
 def _check_host(host: str) -> None:
     if not host or re.search(r"[\x00-\x20\x7f/@]", host):
-        raise SettingsError(f"{shortened(host)} is no host." if host else "The URL names no host.", "Write smtp://mail.example.com.")
+        raise SettingsError(
+            f"{shortened(host)} is no host." if host else "The URL names no host.",
+            "Write smtp://mail.example.com.",
+        )
 
 
 def _check_number(name: str, value: Any, least: int, most: int) -> None:
@@ -412,13 +457,20 @@ def _domain(entry: str) -> str:
 def _folder() -> Path:
     import platformdirs
 
-    return Path(os.environ.get("SMTP_NOTEBOOK_CONFIG") or platformdirs.user_config_dir("smtp-notebook", appauthor=False))
+    return Path(
+        os.environ.get("SMTP_NOTEBOOK_CONFIG")
+        or platformdirs.user_config_dir("smtp-notebook", appauthor=False)
+    )
 
 
 def _settings(connection: Connection) -> dict[str, Any]:
     """Return what is saved: every setting but the secret."""
     every = {f.name: getattr(connection, f.name) for f in dataclasses.fields(connection)}
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in every.items() if k not in {"secret", "sandbox", "name"}}
+    return {
+        k: list(v) if isinstance(v, tuple) else v
+        for k, v in every.items()
+        if k not in {"secret", "sandbox", "name"}
+    }
 
 
 def _read_saved() -> dict[str, Any]:
@@ -428,9 +480,13 @@ def _read_saved() -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise SettingsError(f"The saved connections in {str(path)!r} cannot be read: {error}.", "Mend or remove that file.") from None
+        raise SettingsError(
+            f"The saved connections in {str(path)!r} cannot be read: {error}.", "Mend or remove that file."
+        ) from None
     if not isinstance(found, dict):
-        raise SettingsError(f"The file {str(path)!r} holds no saved connections.", "Mend or remove that file.")
+        raise SettingsError(
+            f"The file {str(path)!r} holds no saved connections.", "Mend or remove that file."
+        )
     return found
 
 
@@ -456,7 +512,11 @@ def saved(name: str) -> Connection:
     if name not in everything:
         known = ", ".join(map(repr, sorted(everything))) or "none"
         near = difflib.get_close_matches(name, everything, n=1)
-        fix = f"Did you mean {near[0]!r}?" if near else "Give a URL such as smtp://user@mail.example.com, or \"sandbox\"."
+        fix = (
+            f"Did you mean {near[0]!r}?"
+            if near
+            else 'Give a URL such as smtp://user@mail.example.com, or "sandbox".'
+        )
         raise SettingsError(f"No connection is saved as {shortened(name)}; saved are: {known}.", fix)
     return _built({"name": name}, everything[name])
 

@@ -14,7 +14,14 @@ from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, context_matcher
 from IPython.core.error import UsageError
-from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
+from IPython.core.magic import (
+    Magics,
+    line_cell_magic,
+    line_magic,
+    magics_class,
+    needs_local_scope,
+    no_var_expand,
+)
 from IPython.core.magic_arguments import argument, magic_arguments
 from IPython.display import display
 
@@ -92,7 +99,7 @@ class SendEmailMagics(Magics):
             {{ frame.head() }}
         """
         options = self._options(line)
-        message = self._message(options, cell, {**self.shell.user_ns, **(local_ns or {})})
+        message = self._message(options, cell, {**self._names(), **(local_ns or {})})
         if options.preview:
             return message
         try:
@@ -107,14 +114,17 @@ class SendEmailMagics(Magics):
         tokens = split_options(line)
         parser = self.send_email.parser
         try:
-            return parser.parse_args(tokens)
+            parsed: argparse.Namespace = parser.parse_args(tokens)
         except UsageError as error:
-            raise OptionError(_usage(str(error), tokens, sorted(parser._option_string_actions))) from None  # noqa: SLF001 - argparse has no public list of its options
+            raise OptionError(_usage(str(error), tokens, _known_options(parser))) from None
+        return parsed
 
     @staticmethod
     def _message(options: argparse.Namespace, cell: str | None, names: dict[str, Any]) -> Message:
         if (cell is None) == (options.template is None):
-            cause = "The mail's text comes from the cell below %%send_email, or from --template FILE in a line."
+            cause = (
+                "The mail's text comes from the cell below %%send_email, or from --template FILE in a line."
+            )
             raise OptionError(cause, "Give one of the two.")
         given = {name: getattr(options, name) for name in _FIELDS if getattr(options, name) is not None}
         source: Any = cell
@@ -125,9 +135,15 @@ class SendEmailMagics(Magics):
         template = Template(source, attach_root=options.attach_root, **given)
         return template.fill(None, values=names)
 
+    def _names(self) -> dict[str, Any]:
+        """Return the notebook's variables."""
+        assert self.shell is not None
+        names: dict[str, Any] = self.shell.user_ns
+        return names
+
     def _keep(self, name: str | None, outcome: Any) -> None:
         if name:
-            self.shell.user_ns[name] = outcome
+            self._names()[name] = outcome
 
     @line_magic
     def smtp(self, line: str) -> Any:
@@ -145,6 +161,10 @@ class SendEmailMagics(Magics):
             cause = f"%inbox takes no arguments, not {line.strip()!r}."
             raise OptionError(cause, "sandbox.messages has the mails as objects.")
         display(default_sandbox())
+
+
+def _known_options(parser: Any) -> list[str]:
+    return sorted(parser._option_string_actions)  # noqa: SLF001 - argparse has no public list of its options
 
 
 def _usage(error: str, tokens: list[str], known: list[str]) -> str:
@@ -171,7 +191,7 @@ def complete_options(context: CompletionContext) -> dict[str, Any]:
     previous = before[-2] if context.token and len(before) > 1 else (before[-1] if before else "")
     words: tuple[str, ...] = tuple(_CHOICES.get(previous, ()))
     if context.token.startswith("-"):
-        words = tuple(o for o in SendEmailMagics.send_email.parser._option_string_actions if o.startswith("--"))  # noqa: SLF001 - see _options
+        words = tuple(o for o in _known_options(SendEmailMagics.send_email.parser) if o.startswith("--"))
     fitting = [w for w in words if w.startswith(context.token)]
     return {
         "completions": [SimpleCompletion(w, type="magic option") for w in fitting],

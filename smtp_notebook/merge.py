@@ -49,6 +49,8 @@ __all__ = [
 ADDRESS_COLUMNS = frozenset({"email", "e-mail", "mail", "email address"})
 #: Rendered mails are kept up to this many bytes; beyond it a row is rendered again when it is sent.
 MEMORY_BUDGET = 256 * 1024 * 1024
+#: How a run waits between attempts, in seconds; a test may exchange it for one that does not.
+PAUSE: Callable[[float], Awaitable[None]] = asyncio.sleep
 _LEFTOVER = re.compile(r"\{\{.{0,200}?\}\}|\{%.{0,200}?%\}", re.DOTALL)
 _EXACT_FLOAT = 2**53
 
@@ -143,7 +145,9 @@ class Frame:
             return next(iter(Frame([self._dicts[position]]).rows()), {}) | {
                 name: self._dicts[position].get(name) for name in self.columns
             }
-        return dict(zip(self.columns, next(iter(self._table[position : position + 1].iter_rows())), strict=True))
+        return dict(
+            zip(self.columns, next(iter(self._table[position : position + 1].iter_rows())), strict=True)
+        )
 
     def labels(self) -> Sequence[Any]:
         """Return the frame's own index: one label per row."""
@@ -212,7 +216,7 @@ def canonical_key(value: object) -> str:
         cause = f"The key is {value}, which cannot tell rows apart."
         raise MessageError(cause, "Choose another key column.")
     if isinstance(value, float | Decimal):
-        if abs(value) > _EXACT_FLOAT:
+        if abs(float(value)) > _EXACT_FLOAT:
             cause = f"The key {value} is a float beyond 2**53, which is not exact."
             raise MessageError(cause, "Read that column as text (dtype=str).")
         return str(int(value)) if value == int(value) else str(value)
@@ -335,7 +339,9 @@ class Preflight:
         key = _row_key(self.key, cells, message)
         if (first := self._keys.setdefault(key, position)) != position:
             cause = f"Row {first} has the same key, {key!r}."
-            raise MessageError(cause, "Remove one of them, or name a key column that tells them apart: key=….")
+            raise MessageError(
+                cause, "Remove one of them, or name a key column that tells them apart: key=…."
+            )
         _refuse_leftover(message, self.template)
         shared = self._shared_address(message, position)
         return self.planned(message, position, key, shared)
@@ -348,7 +354,9 @@ class Preflight:
             raise MessageError(cause, "Fill the address cell, or leave the row out.")
         return with_sender(message, self.connection)
 
-    def planned(self, message: Message, position: int | None, key: str, warnings: tuple[str, ...] = ()) -> Planned:
+    def planned(
+        self, message: Message, position: int | None, key: str, warnings: tuple[str, ...] = ()
+    ) -> Planned:
         """Check a Message against the connection's limits and return it ready to be sent."""
         recipients = message.recipients
         if not recipients:
@@ -365,7 +373,9 @@ class Preflight:
                 f"The mail is {len(content) / 2**20:,.1f} MB, attachments encoded; "
                 f"the connection takes {self.connection.max_message_bytes / 2**20:,.0f} MB."
             )
-            raise MessageError(cause, "Send a link instead, or raise max_message_bytes= if the server takes more.")
+            raise MessageError(
+                cause, "Send a link instead, or raise max_message_bytes= if the server takes more."
+            )
         return Planned(
             position=position,
             key=key,
@@ -414,7 +424,11 @@ class Preflight:
             key = ", ".join("" if is_missing(cells.get(c)) else str(cells.get(c)) for c in self.key)
         else:
             column = next((c for c in cells if c.casefold() in ADDRESS_COLUMNS), None)
-            key = "" if column is None or is_missing(cells[column]) else " ".join(str(cells[column]).split())[:80]
+            key = (
+                ""
+                if column is None or is_missing(cells[column])
+                else " ".join(str(cells[column]).split())[:80]
+            )
         return Outcome(state=State.INVALID, row=position, key=key, reason=error.cause, fix=error.fix)
 
 
@@ -429,14 +443,20 @@ def with_sender(message: Message, connection: Connection) -> Message:
     sender = connection.sender or (connection.user if "@" in connection.user else "")
     if not sender:
         cause = "The mail has no From address."
-        raise MessageError(cause, "Give from_=, a from: line in the head, or connect(…, sender='you@example.com').")
+        raise MessageError(
+            cause, "Give from_=, a from: line in the head, or connect(…, sender='you@example.com')."
+        )
     return message.with_(from_=sender)
 
 
 def _refuse_leftover(message: Message, template: Template) -> None:
     if "{% raw %}" in template.source:
         return  # the author wants braces to arrive
-    for name, text in (("subject", message.subject), ("body", message.text or ""), ("body", message.html or "")):
+    for name, text in (
+        ("subject", message.subject),
+        ("body", message.text or ""),
+        ("body", message.html or ""),
+    ):
         if found := _LEFTOVER.search(text):
             cause = f"The {name} still has {found[0][:60]!r} in it after the row filled it."
             raise MessageError(cause, "A cell holds template text; clean it.")
@@ -445,7 +465,14 @@ def _refuse_leftover(message: Message, template: Template) -> None:
 def digest(message: Message) -> bytes:
     """Return a hash of everything that a recipient would see, Date and Message-ID aside."""
     state = hashlib.sha256()
-    for part in (message.recipients, str(message.from_), message.subject, message.text, message.html, message.headers):
+    for part in (
+        message.recipients,
+        str(message.from_),
+        message.subject,
+        message.text,
+        message.html,
+        message.headers,
+    ):
         state.update(repr(part).encode("utf-8", "surrogatepass") + b"\0")
     for file in (*message.inline, *message.attach):
         state.update(repr((file.name, file.type, file.content_id)).encode())
@@ -524,7 +551,7 @@ class Run:
         workers: int = 4,
         attempts: int = 3,
         on_outcome: Callable[[Outcome], object] | None = None,
-        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        pause: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         self.outcomes: dict[int | None, Outcome] = {}
         self.stopped = ""
@@ -535,7 +562,7 @@ class Run:
         self._workers = max(1, min(workers, len(rows)))
         self._attempts = attempts
         self._on_outcome = on_outcome
-        self._pause = pause
+        self._pause = pause or PAUSE
         self._breaker = Breaker()
         self._fresh = iter(rows)
         self._later: list[tuple[float, int, Planned]] = []
@@ -580,7 +607,8 @@ class Run:
         stopping = asyncio.ensure_future(self._stop.wait())
         everyone = asyncio.gather(*workers, return_exceptions=True)
         try:
-            await asyncio.wait({everyone, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {everyone, stopping}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not everyone.done():
                 await asyncio.wait({everyone}, timeout=GRACE)
             if not everyone.done():

@@ -194,7 +194,11 @@ class Message:
     def _convert(self) -> None:
         """Make the text and HTML parts that were not given."""
         if self.html is None and self.format != "text":
-            made = bodies.markdown_to_html(self.body) if self.format == "markdown" else bodies.inline_css(self.body)
+            made = (
+                bodies.markdown_to_html(self.body)
+                if self.format == "markdown"
+                else bodies.inline_css(self.body)
+            )
             object.__setattr__(self, "html", made)
         if self.text is None:
             made = bodies.html_to_text(self.body) if self.format == "html" else self.body
@@ -366,12 +370,14 @@ def _addresses(name: str, value: Any) -> tuple[Address, ...]:
 def _sender(value: Any) -> Address | None:
     found = _addresses("from_", value)
     if len(found) > 1:
-        raise AddressError(f"from_: a mail has one sender, this one has {len(found)}.", "Use reply_to for the others.")
+        raise AddressError(
+            f"from_: a mail has one sender, this one has {len(found)}.", "Use reply_to for the others."
+        )
     return found[0] if found else None
 
 
-def _one_line(name: str, text: Any) -> str:
-    text = str(text)
+def _one_line(name: str, value: Any) -> str:
+    text = str(value)
     if found := CONTROL.search(text):
         kind = "a line break" if found[0] in "\r\n" else f"the control character U+{ord(found[0]):04X}"
         cause = f"{name}: {shortened(text)} has {kind} in it; a header is one line."
@@ -385,7 +391,9 @@ def _checked_format(kind: str | None, body: Any) -> str:
         raise MessageError(cause, "send(body=…) and templates show objects; a Message takes text.")
     if kind is None:
         if bodies.looks_like_html(body):
-            cause = "body: this is HTML, but nothing says so, and as Markdown its tags would be shown as text."
+            cause = (
+                "body: this is HTML, but nothing says so, and as Markdown its tags would be shown as text."
+            )
             raise MessageError(cause, 'Say format="html" (or "markdown" to show the tags).')
         return "markdown"
     if str(kind).lower() not in bodies.FORMATS:
@@ -413,7 +421,9 @@ def _file(item: Any, root: Path) -> Attachment:
     if isinstance(item, str | Path):
         return inside(item, root)
     if isinstance(item, bytes | bytearray):
-        raise AttachmentError("Bytes need a name to be attached.", "Attachment(content, name='report.pdf') gives one.")
+        raise AttachmentError(
+            "Bytes need a name to be attached.", "Attachment(content, name='report.pdf') gives one."
+        )
     return Attachment(item)
 
 
@@ -428,7 +438,10 @@ def _with_id(file: Attachment) -> Attachment:
 def _checked_header(name: str, value: Any) -> tuple[str, str]:
     name = str(name)
     if not _FIELD_NAME.fullmatch(name):
-        raise MessageError(f"headers: {shortened(name)} is no header's name.", "Use letters, digits and hyphens (RFC 5322, 2.2).")
+        raise MessageError(
+            f"headers: {shortened(name)} is no header's name.",
+            "Use letters, digits and hyphens (RFC 5322, 2.2).",
+        )
     lower = name.lower()
     if lower in _OURS or lower.startswith(("content-", "resent-")):
         field = _OURS.get(lower)
@@ -453,11 +466,19 @@ def _checked_unsubscribe(value: Any) -> tuple[str, ...]:
     items = [value] if isinstance(value, str) else list(value or ())
     found: list[str] = []
     for item in items:
-        for uri in filter(None, (u.strip().removeprefix("<").removesuffix(">") for u in re.split(r",\s*(?=<|https?:|mailto:)", str(item)))):
+        for uri in filter(
+            None,
+            (
+                u.strip().removeprefix("<").removesuffix(">")
+                for u in re.split(r",\s*(?=<|https?:|mailto:)", str(item))
+            ),
+        ):
             _one_line("unsubscribe", uri)
             if not _UNSUBSCRIBE.fullmatch(uri) or (uri.startswith("https:") and not urlsplit(uri).hostname):
                 cause = f"unsubscribe: {shortened(uri)} is no https: or mailto: URI in plain ASCII."
-                raise MessageError(cause, "Percent-encode what is not ASCII; http: without TLS is not allowed (RFC 8058).")
+                raise MessageError(
+                    cause, "Percent-encode what is not ASCII; http: without TLS is not allowed (RFC 8058)."
+                )
             found.append(uri)
     return tuple(found)
 
@@ -490,7 +511,9 @@ _CONNECTOR_FILE = ("ContentData", "ContentType", "ContentTransferEncoding", "Fil
 def _named(given: Any, names: Sequence[str]) -> dict[str, Any]:
     """Return the properties under their own names, case aside; refuse what is none."""
     if not isinstance(given, Mapping):
-        raise MessageError(f"The connector's properties are a {type(given).__name__}, not a dict.", "json.loads() makes one.")
+        raise MessageError(
+            f"The connector's properties are a {type(given).__name__}, not a dict.", "json.loads() makes one."
+        )
     by_lower = {n.lower(): n for n in names}
     found: dict[str, Any] = {}
     for name, value in given.items():
@@ -519,7 +542,10 @@ def _connector_file(given: Any) -> Attachment:
     data = file.get("ContentData")
     name = file.get("FileName") or None
     if not isinstance(data, str):
-        raise AttachmentError(f"The attachment {name or ''!r} has no ContentData.", "It is base64 text, or text with the encoding none.")
+        raise AttachmentError(
+            f"The attachment {name or ''!r} has no ContentData.",
+            "It is base64 text, or text with the encoding none.",
+        )
     if encoding == "none":
         content = data.encode()
     elif encoding == "base64":
@@ -527,7 +553,13 @@ def _connector_file(given: Any) -> Attachment:
     else:
         raise AttachmentError(f"ContentTransferEncoding: {encoding!r} is neither base64 nor none.")
     plain = encoding == "none" and _plain_text(content)
-    return Attachment(content, name, file.get("ContentType") or None, file.get("ContentId") or None, "none" if plain else "base64")
+    return Attachment(
+        content,
+        name,
+        file.get("ContentType") or None,
+        file.get("ContentId") or None,
+        "none" if plain else "base64",
+    )
 
 
 def _plain_text(content: bytes) -> bool:
@@ -608,4 +640,7 @@ def preview_html(message: Message, *, height: int = 420) -> str:
             return found[0]
         return f"data:{image.type};base64,{base64.b64encode(image.content).decode()}"
 
-    return _html.card(f'<div style="padding:6px 0">{rows}</div>' + _html.frame(_CID.sub(shown, document), height=height, title="The mail's body"))
+    return _html.card(
+        f'<div style="padding:6px 0">{rows}</div>'
+        + _html.frame(_CID.sub(shown, document), height=height, title="The mail's body")
+    )

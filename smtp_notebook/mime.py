@@ -21,9 +21,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from email import message_from_bytes, message_from_string, policy
 from email.generator import BytesGenerator
+from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.message import Message as Node
-from email.utils import format_datetime
+from email.utils import format_datetime, getaddresses
 from typing import Any
 
 from smtp_notebook.addresses import CONTROL, Address, shortened
@@ -40,6 +41,7 @@ _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`
 _Q_UNSAFE = re.compile(rb"[^A-Za-z0-9!*+/-]")
 _QP_UNSAFE = re.compile(rb"[^\x21-\x3c\x3e-\x7e \t]")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$&^_.+-]+")
+_ATTRIBUTE_CHARACTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _PLAIN_FILE = re.compile(r"[A-Za-z0-9 !#$%&'()+,.;=@\[\]^_`{}~-]*")
 
 
@@ -251,9 +253,14 @@ def _filename(name: str) -> str:
     """Return the filename parameter: quoted where that is safe, else RFC 2231."""
     if not name:
         return ""
-    if _PLAIN_FILE.fullmatch(name) and "=?" not in name and len(name) <= _LONGEST_QUOTED and name == name.strip():
+    if (
+        _PLAIN_FILE.fullmatch(name)
+        and "=?" not in name
+        and len(name) <= _LONGEST_QUOTED
+        and name == name.strip()
+    ):
         return f';\r\n filename="{name}"'
-    coded = "".join(chr(b) if chr(b).isalnum() and b < 128 or b in b"._-" else f"%{b:02X}" for b in name.encode())  # noqa: PLR2004 - ASCII
+    coded = "".join(chr(b) if b in _ATTRIBUTE_CHARACTERS else f"%{b:02X}" for b in name.encode())
     return f";\r\n filename*=utf-8''{coded}"
 
 
@@ -270,7 +277,9 @@ def _header_lines(draft: Draft) -> list[tuple[str, str]]:
         ("Date", format_datetime(draft.date)),
         ("Message-ID", draft.message_id),
     ]
-    lines += [(name, _unstructured(name, value, longest=_LONGEST_LINE - 100)) for name, value in draft.headers]
+    lines += [
+        (name, _unstructured(name, value, longest=_LONGEST_LINE - 100)) for name, value in draft.headers
+    ]
     return lines
 
 
@@ -289,7 +298,7 @@ def _mailboxes(name: str, addresses: Sequence[Address], draft: Draft) -> str:
     room = _LINE - len(name) - 2
     for address in addresses:
         _refuse_control(name, address.display_name)
-        spec = address.addr_spec if draft.smtputf8 and address.needs_smtputf8 else address.wire
+        spec = _spec(address, draft)
         if address.display_name:
             atoms += [*_phrase(address.display_name, room), f"<{spec}>,"]
         else:
@@ -364,24 +373,39 @@ def check_gate(content: bytes, draft: Draft) -> None:
         MessageError: They differ, and where; the mail must not leave.
     """
     _check_lines(content)
-    if draft.smtputf8:
-        parsed: Any = message_from_string(content.decode(), policy=policy.default)
-    else:
-        parsed = message_from_bytes(content, policy=policy.default)
+    # A mail with raw UTF-8 headers is text; the bytes parser would take them for a broken encoding.
+    parsed: Any = message_from_string(content.decode(), policy=policy.default) if draft.smtputf8 else None
+    parsed = parsed or message_from_bytes(content, policy=policy.default)
     _same("header names", Counter(n.lower() for n in parsed.keys()), _expected_names(draft))  # noqa: SIM118 - keys() has every occurrence
     _same("Subject", str(parsed["subject"]), draft.subject)
-    pairs = (("from", (draft.from_,)), ("to", draft.to), ("cc", draft.cc), ("reply-to", draft.reply_to))
-    for name, meant in pairs:
-        found = parsed[name].addresses if parsed[name] is not None else ()
-        _same(name.capitalize(), [_seen(a.display_name, a.addr_spec) for a in found], [_meant(a, draft) for a in meant])
+    for name, meant in (("From", (draft.from_,)), ("To", draft.to), ("Cc", draft.cc), ("Reply-To", draft.reply_to)):
+        _check_mailboxes(name, parsed, content, meant, draft)
     for name, value in draft.headers:
         _same(name, " ".join(str(parsed[name]).split()), " ".join(value.split()))
     _same("parts", list(_leaves(parsed)), _expected_leaves(draft))
 
 
+def _check_mailboxes(name: str, parsed: Any, content: bytes, meant: Sequence[Address], draft: Draft) -> None:
+    """Compare a header's mailboxes: the specs by one of the stdlib's parsers, the names by the other.
+
+    The newer one keeps the blank between two encoded words of a phrase, which RFC 2047, 6.2 drops; the
+    older one does not.
+    """
+    specs = [_spec(a, draft) for a in meant]
+    found = parsed[name].addresses if parsed[name] is not None else ()
+    _same(name, [a.addr_spec for a in found], specs)
+    older = message_from_string(content.partition(b"\r\n\r\n")[0].decode())
+    lines = [re.sub(r"\r?\n(?=[ \t])", "", value) for value in older.get_all(name, [])]
+    pairs = [(str(make_header(decode_header(n))), spec) for n, spec in getaddresses(lines)]
+    _same(name, pairs, [(a.display_name, spec) for a, spec in zip(meant, specs, strict=True)])
+
+
 def _check_lines(content: bytes) -> None:
     if re.search(rb"(?<!\r)\n|\r(?!\n)|\0", content):
-        raise MessageError("The mail has a bare line end or a NUL in it.", "This is a fault of the builder; please report it.")
+        raise MessageError(
+            "The mail has a bare line end or a NUL in it.",
+            "This is a fault of the builder; please report it.",
+        )
     longest = max(map(len, content.split(b"\r\n")))
     if longest > _LONGEST_LINE:
         cause = f"A line of the mail has {longest:,} octets; mail allows {_LONGEST_LINE} (RFC 5322, 2.1.1)."
@@ -403,13 +427,9 @@ def _expected_names(draft: Draft) -> Counter[str]:
     return Counter(names)
 
 
-def _seen(name: str, spec: str) -> tuple[str, str]:
-    return name, spec
-
-
-def _meant(address: Address, draft: Draft) -> tuple[str, str]:
-    spec = address.addr_spec if draft.smtputf8 and address.needs_smtputf8 else address.wire
-    return address.display_name, spec
+def _spec(address: Address, draft: Draft) -> str:
+    """Return the address as this mail's headers write it."""
+    return address.addr_spec if draft.smtputf8 and address.needs_smtputf8 else address.wire
 
 
 _Leaf = tuple[str, str, str, str, bytes]

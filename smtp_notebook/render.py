@@ -28,9 +28,7 @@ MAX_ROWS = 200
 _MAX_COLUMNS = 50
 _IMAGES = ("image/png", "image/jpeg", "image/gif")
 _RETINA = 2
-_DROPPED = (
-    "script|style|iframe|object|embed|applet|form|input|button|select|textarea|link|meta|base|svg|math|noscript|title"
-)
+_DROPPED = "script|style|iframe|object|embed|applet|form|input|button|select|textarea|link|meta|base|svg|math|noscript|title"
 _LINE = "border-bottom:1px solid #d0d7de"
 
 
@@ -329,7 +327,11 @@ def _harmless(name: str, value: str) -> bool:
     squeezed = re.sub(r"[\x00-\x20]", "", value).lower()
     if name in {"href", "src", "background", "action", "xlink:href"}:
         scheme = re.match(r"([a-z][a-z0-9+.\-]*):", squeezed)
-        return scheme is None or scheme[1] in {"http", "https", "mailto", "tel", "cid"} or squeezed.startswith("data:image/")
+        return (
+            scheme is None
+            or scheme[1] in {"http", "https", "mailto", "tel", "cid"}
+            or squeezed.startswith("data:image/")
+        )
     return not (name == "style" and re.search(r"expression\(|javascript:|url\(|@import", squeezed))
 
 

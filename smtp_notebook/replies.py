@@ -15,6 +15,7 @@ from smtp_notebook.outcome import State
 
 __all__ = ["Envelope", "Reply", "ReplyError", "ReplyReader", "Stage", "Verdict", "classify", "one_line"]
 
+_NO_LOGIN = 401
 _LONGEST_LINE = 8192
 _MOST_LINES = 512
 _LONGEST_REASON = 300
@@ -152,6 +153,9 @@ class Verdict:
     stage: Stage = Stage.CONNECT
 
 
+_BEFORE_ANY_MAIL = frozenset({Stage.CONNECT, Stage.TLS, Stage.LOGIN})
+
+
 def classify(stage: Stage, reply: Reply) -> Verdict:
     """Return what a reply at a stage means for the mail."""
     enhanced = reply.enhanced
@@ -161,7 +165,7 @@ def classify(stage: Stage, reply: Reply) -> Verdict:
         return _verdict(State.DEFERRED, 202, stage, reply, retry=True)
     if reply.digit == 5 or stage is Stage.TLS:  # noqa: PLR2004 - permanent
         status = _status(stage, reply.code, enhanced)
-        stops = status == 401 or stage in {Stage.CONNECT, Stage.TLS, Stage.LOGIN} or reply.code in {521, 538, 556}  # noqa: PLR2004 - no login
+        stops = status == _NO_LOGIN or stage in _BEFORE_ANY_MAIL or reply.code in {521, 538, 556}
         return _verdict(State.REFUSED, status, stage, reply, stops_run=stops or _needs_tls(reply))
     if stage is Stage.DOT:
         return _verdict(State.IN_DOUBT, 500, stage, reply)
@@ -169,9 +173,15 @@ def classify(stage: Stage, reply: Reply) -> Verdict:
     return _verdict(State.DEFERRED, 202, stage, reply, retry=True)
 
 
-def _verdict(state: State, status: int, stage: Stage, reply: Reply, *, retry: bool = False, stops_run: bool = False) -> Verdict:
+def _verdict(
+    state: State, status: int, stage: Stage, reply: Reply, *, retry: bool = False, stops_run: bool = False
+) -> Verdict:
     text = one_line(_ENHANCED.sub("", reply.text, count=1)) or "no reason given"
-    who = {Stage.RCPT: "The server refused the recipient", Stage.MAIL: "The server refused the sender", Stage.LOGIN: "The login failed"}
+    who = {
+        Stage.RCPT: "The server refused the recipient",
+        Stage.MAIL: "The server refused the sender",
+        Stage.LOGIN: "The login failed",
+    }
     said = who.get(stage, "The server refused the mail") if reply.digit == 5 else "The server said"  # noqa: PLR2004
     enhanced = f"{reply.enhanced} " if reply.enhanced else ""
     return Verdict(
@@ -242,7 +252,7 @@ def _fix(stage: Stage, reply: Reply) -> str:
     return _FIX_BY_CODE.get(reply.code, "")
 
 
-_PASSWORD = (
+_LOGIN_FIX = (
     "Check the user name and the password. Providers with two-step login want an app password or OAuth instead "
     "of the account's own."
 )
@@ -267,8 +277,8 @@ _FIX_BY_CODE = {
     454: "The server cannot check logins at present; try again later.",
     521: "This host takes no mail; check the server's name.",
     530: "The server wants a login: put the user into the URL, smtp://user@host.",
-    534: _PASSWORD,
-    535: _PASSWORD,
+    534: _LOGIN_FIX,
+    535: _LOGIN_FIX,
     538: "This login needs encryption: use smtp:// or smtps://.",
     552: "Make the mail smaller: send a link instead of the attachment.",
     554: "The server's policy refused it; its text says why.",

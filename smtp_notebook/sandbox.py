@@ -55,12 +55,8 @@ class Received:
 
     @cached_property
     def email(self) -> EmailMessage:
-        """The parsed mail."""
-        try:
-            parsed = message_from_bytes(self.raw, policy=policy.default.clone(utf8=True))
-        except (ValueError, IndexError, LookupError):
-            parsed = message_from_bytes(self.raw, _class=EmailMessage, policy=policy.compat32)  # type: ignore[assignment,arg-type]  # what a parser cannot read is shown as it is
-        return parsed  # type: ignore[return-value]  # policy.default makes EmailMessage
+        """The parsed mail; a header that cannot be read raises only when it is asked for."""
+        return message_from_bytes(self.raw, policy=policy.default.clone(utf8=True))
 
     def header(self, name: str) -> str:
         """Return a header as text, "" when it is missing or unreadable."""
@@ -119,7 +115,9 @@ class Sandbox:
                 return self
             self._pid = os.getpid()
             self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._loop.run_forever, name="smtp_notebook sandbox", daemon=True)
+            self._thread = threading.Thread(
+                target=self._loop.run_forever, name="smtp_notebook sandbox", daemon=True
+            )
             self._thread.start()
             self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(timeout=10)
             self._port = self._server.sockets[0].getsockname()[1]
@@ -229,19 +227,19 @@ def _anyone(*_: object) -> AuthResult:
 
 
 class _Handler:
-    """What aiosmtpd calls."""
+    """What aiosmtpd calls, with arguments in its order."""
 
     def __init__(self, keep: Any) -> None:
         self._keep = keep
 
     async def handle_EHLO(  # noqa: N802 - aiosmtpd's name
-        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+        self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
         session.host_name = hostname
         # aiosmtpd reads pipelined commands well, but does not say so.
         return [*responses[:-1], "250-PIPELINING", *responses[-1:]]
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - as above
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - as above
         content = envelope.original_content or b""
         now = dt.datetime.now(dt.UTC)
         self._keep(Received(content, envelope.mail_from or "", tuple(envelope.rcpt_tos), now))
@@ -254,7 +252,9 @@ class _Handler:
 def _inbox(messages: tuple[Received, ...]) -> str:
     """Return the mailbox as HTML, newest first; each mail folded, its body in an iframe that runs nothing."""
     if not messages:
-        return _html.card("<p><strong>Sandbox</strong> · nothing has arrived yet. Mails sent to it never leave this machine.</p>")
+        return _html.card(
+            "<p><strong>Sandbox</strong> · nothing has arrived yet. Mails sent to it never leave this machine.</p>"
+        )
     count = f"{len(messages):,} message{'' if len(messages) == 1 else 's'}"
     head = f"<p><strong>Sandbox</strong> · {count}, newest first. Nothing left this machine.</p>"
     shown = "".join(_entry(m, opened=i == 0) for i, m in enumerate(messages[:_SHOWN]))
@@ -272,7 +272,9 @@ def _entry(message: Received, *, opened: bool) -> str:
         '<summary style="cursor:pointer;padding:6px 0">'
         f'<strong>{subject}</strong> <span style="opacity:.72">· to {to} · {time}</span></summary>'
     )
-    hidden = set(message.recipients) - {a.strip("<>").lower() for a in re.findall(r"[^\s<>,;]+@[^\s<>,;]+", to)}
+    hidden = set(message.recipients) - {
+        a.strip("<>").lower() for a in re.findall(r"[^\s<>,;]+@[^\s<>,;]+", to)
+    }
     rows = [
         ("From", message.header("from")),
         ("To", message.header("to")),

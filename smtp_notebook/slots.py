@@ -19,7 +19,9 @@ from urllib.parse import quote
 __all__ = ["Marker", "Pieces", "Place", "SlotError", "Spot", "escape", "html_pieces", "plain_pieces"]
 
 SCHEMES = frozenset({"http", "https", "mailto", "tel", "sms", "cid"})
-_URL_ATTRIBUTES = frozenset({"href", "src", "action", "background", "cite", "poster", "longdesc", "xlink:href"})
+_URL_ATTRIBUTES = frozenset(
+    {"href", "src", "action", "background", "cite", "poster", "longdesc", "xlink:href"}
+)
 _NEVER = frozenset({"srcdoc", "srcset", "formaction", "http-equiv"})
 _ATTRIBUTE = re.compile(r"""([^\s=/>"'<]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
 _URL_TAIL = re.compile(r"\b(?:https?://|mailto:)[^\s<>()\[\]\"]*$", re.IGNORECASE)
@@ -180,7 +182,7 @@ class _Scanner(HTMLParser):
 
     def _refuse(self, text: str) -> None:
         if self._marker.holds(text):
-            msg = "A value stands inside a tag without quotes around it. Write attribute=\"{{ value }}\"."
+            msg = 'A value stands inside a tag without quotes around it. Write attribute="{{ value }}".'
             raise SlotError(msg)
 
     def _attribute(self, name: str, value: str) -> None:

@@ -15,7 +15,7 @@ import inspect
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -96,8 +96,13 @@ class _MissingCell(Undefined):
         return self._fail_with_undefined_error()
 
     __str__ = __iter__ = __len__ = __html__ = __format__ = _refuse
-    __eq__ = lambda self, other: isinstance(other, _MissingCell)  # noqa: E731 - beside the dunders that it belongs to
-    __ne__ = lambda self, other: not isinstance(other, _MissingCell)  # noqa: E731
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _MissingCell)
+
+    def __ne__(self, other: object) -> bool:
+        return not isinstance(other, _MissingCell)
+
     __hash__ = Undefined.__hash__
 
 
@@ -106,7 +111,9 @@ class _Unknown(StrictUndefined):
 
     __slots__ = ()
 
-    def __init__(self, hint: str | None = None, obj: Any = None, name: str | None = None, exc: Any = None) -> None:
+    def __init__(
+        self, hint: str | None = None, obj: Any = None, name: str | None = None, exc: Any = None
+    ) -> None:
         super().__init__(hint, obj, name, exc or _UnknownNameError)
 
 
@@ -174,7 +181,9 @@ class _Field:
         except SlotError as error:
             raise self.error(str(error)) from None
 
-    def error(self, cause: str, fix: str = "", line: int | None = None, column: str | None = None) -> TemplateError:
+    def error(
+        self, cause: str, fix: str = "", line: int | None = None, column: str | None = None
+    ) -> TemplateError:
         """Return an error that names this field and its line."""
         line = line or self.line or None
         where = f"{self.name}, line {line}" if line else self.name
@@ -196,8 +205,12 @@ class _Field:
         if isinstance(error, SlotError):
             return self.error(str(error), "", line)
         if isinstance(error, SecurityError):
-            return self.error(f"not allowed in a template: {_one_line(error)}.", "Templates only print values.", line)
-        return self.error(f"{type(error).__name__}: {_one_line(error)}.", "Check the expression on this line.", line)
+            return self.error(
+                f"not allowed in a template: {_one_line(error)}.", "Templates only print values.", line
+            )
+        return self.error(
+            f"{type(error).__name__}: {_one_line(error)}.", "Check the expression on this line.", line
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,19 +225,19 @@ class _Sink:
 @pass_context
 def _slot(context: Context, value: Any, label: str, line: int) -> Any:
     """Stand in for every printed value: keep it, print its token."""
-    sink: _Sink = context.get(_SINK)  # type: ignore[assignment]  # put there by _Field.fill
+    sink: _Sink = context.get(_SINK)  # put there by _Field.fill
     if isinstance(value, Undefined):
         str(value)  # raises: an unknown name, or a missing cell
     if isinstance(value, str) and sink.marker.touches(value):
         sink.marker.split(value)  # raises when a filter changed it
-        return Markup(value)  # a {% set %} block or a macro: template text whose values are tokens already
+        return Markup(value)  # noqa: S704 - a {% set %} block or a macro: template text whose values are tokens already
     if is_missing(value):
         raise _EmptyCellError(label)
     if inspect.isroutine(value) or inspect.isclass(value):
         msg = f"{label} is a function; call it: {{{{ {label}(…) }}}}"
         raise SlotError(msg)
     sink.slots.append(Slot(value, label, line + sink.line - 1 if sink.line else line))
-    return Markup(sink.marker.token(len(sink.slots) - 1))
+    return Markup(sink.marker.token(len(sink.slots) - 1))  # noqa: S704 - letters and digits of ours
 
 
 def _header_piece(piece: str | int, filled: _Filled, field: _Field) -> str:
@@ -280,7 +293,9 @@ def _compile(source: str, field: _Field) -> Any:
     try:
         tree = environment.parse(source)
         for found in tree.find_all(_FORBIDDEN):
-            raise field.error("a template cannot include or import another file.", "Paste its text here.", found.lineno)
+            raise field.error(
+                "a template cannot include or import another file.", "Paste its text here.", found.lineno
+            )
         for output in tree.find_all(nodes.Output):
             output.nodes = [n if isinstance(n, nodes.TemplateData) else _wrapped(n) for n in output.nodes]
         tree.set_environment(environment)
@@ -334,7 +349,11 @@ def _unknown(message: str, names: Mapping[str, Any]) -> tuple[str, str]:
     if found := re.search(r"^'(.+?)' is undefined|has no (?:attribute|element) '?(.+?)'?$", message):
         wanted = found[1] or found[2]
         near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-        hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(sorted(set(known))[:12]) or 'no names'}."
+        hint = (
+            f"Did you mean {near[0]!r}?"
+            if near
+            else f"There are: {', '.join(sorted(set(known))[:12]) or 'no names'}."
+        )
         return f"there is no {wanted!r} here.", hint
     return f"{message}.", "Check the name."
 
@@ -396,7 +415,7 @@ class Template:
             raise _located(error, self.name) from None
 
     def _compile(self, parsed: _Source) -> None:
-        given = {k: v for k, v in self._given.items()}
+        given = dict(self._given)
         body = given.pop("body", parsed.body)
         suffix_format = parsed.format
         stated = given.pop("format", parsed.head.get("format", (None, 0))[0]) or suffix_format
@@ -420,7 +439,9 @@ class Template:
 
     def _field(self, name: str, value: Any, line: int = 0) -> _Field:
         if _CONTROL.search(str(value)):
-            cause = f"{name}: the text has a line break or another control character in it; headers are one line."
+            cause = (
+                f"{name}: the text has a line break or another control character in it; headers are one line."
+            )
             raise TemplateError(cause, "Put it on one line.", line=line or None)
         return _Field(name, str(value), line, self._marker)
 
@@ -432,7 +453,9 @@ class Template:
                 raise OptionError(cause)
             return str(stated).strip().lower()
         if looks_like_html(body):
-            cause = "body: this is HTML, but nothing says so, and as Markdown its tags would be shown as text."
+            cause = (
+                "body: this is HTML, but nothing says so, and as Markdown its tags would be shown as text."
+            )
             raise TemplateError(cause, 'Say format="html" (or "markdown" to show the tags).')
         return "markdown"
 
@@ -452,7 +475,9 @@ class Template:
 
     # ----------------------------------------------------------------------------------------- fill
 
-    def fill(self, cells: Mapping[Any, Any] | None = None, /, *, values: Mapping[str, Any] | None = None) -> Message:
+    def fill(
+        self, cells: Mapping[Any, Any] | None = None, /, *, values: Mapping[str, Any] | None = None
+    ) -> Message:
         """Return the Message that one row makes.
 
         Args:
@@ -475,7 +500,12 @@ class Template:
             names = {**self._values, **(values or {})}
             return {k: _MissingCell(k) if v is None else v for k, v in names.items()}
         row = {str(k): _MissingCell(str(k)) if is_missing(v) else v for k, v in cells.items()}
-        return {**self._values, **(values or {}), **{k: v for k, v in row.items() if k.isidentifier()}, "row": row}
+        return {
+            **self._values,
+            **(values or {}),
+            **{k: v for k, v in row.items() if k.isidentifier()},
+            "row": row,
+        }
 
     def _message(self, names: Mapping[str, Any]) -> Message:
         fields: dict[str, Any] = {}
@@ -609,12 +639,16 @@ class _Contents:
             try:
                 text = escape(self._checked(slot), place.spot)
             except SlotError as error:
-                raise self._field.error(f"{slot.label!r}: {error}", line=slot.line, column=slot.label) from None
+                raise self._field.error(
+                    f"{slot.label!r}: {error}", line=slot.line, column=slot.label
+                ) from None
             if self._kind == "markdown" and place.spot is Spot.TEXT:
                 text = text.replace("\r\n", "\n").replace("\n", "<br>\n")
             return text, False
         if place.spot is not Spot.TEXT:
-            cause = f"the value of {slot.label!r} is a {type(value).__name__}, which cannot stand inside a tag."
+            cause = (
+                f"the value of {slot.label!r} is a {type(value).__name__}, which cannot stand inside a tag."
+            )
             raise self._field.error(cause, "Put it into the text.", slot.line, slot.label)
         if isinstance(value, Markup):
             return str(value), False
@@ -633,7 +667,9 @@ class _Contents:
             try:
                 self._fragments[index] = render(slot.value)
             except MessageError as error:
-                raise self._field.error(f"{slot.label!r}: {error.cause}", error.fix, slot.line, slot.label) from None
+                raise self._field.error(
+                    f"{slot.label!r}: {error.cause}", error.fix, slot.line, slot.label
+                ) from None
         return self._fragments[index]
 
 
@@ -670,8 +706,10 @@ def _addresses(item: Any, names: Mapping[str, Any]) -> list[Address]:
         except TemplateError:
             raise
         except MessageError as error:
-            column = _first_label(item, filled, piece)
-            raise item.error(error.cause, error.fix, column=column) from None
+            column = _first_label(item, filled, split_mailbox(piece)[1])
+            raise item.error(
+                f"column {column!r}: {error.cause}" if column else error.cause, error.fix, column=column
+            ) from None
     return found
 
 
@@ -684,13 +722,17 @@ def _whole(item: _Field, slot: Slot) -> list[Address]:
         return [value]
     if isinstance(value, list | tuple | set):
         cause = f"the value of {slot.label!r} is a list."
-        raise item.error(cause, f"Write {{{{ {_expression(slot.label)} | addresses }}}}.", slot.line, slot.label)
+        raise item.error(
+            cause, f"Write {{{{ {_expression(slot.label)} | addresses }}}}.", slot.line, slot.label
+        )
     text = _header_piece(0, _Filled("", (slot,)), item).strip()
     if not text:
         return []
     if len(split_addresses(text)) > 1:
         cause = f"the value of {slot.label!r} holds more than one address: {text[:60]!r}."
-        raise item.error(cause, f"Write {{{{ {_expression(slot.label)} | addresses }}}}.", slot.line, slot.label)
+        raise item.error(
+            cause, f"Write {{{{ {_expression(slot.label)} | addresses }}}}.", slot.line, slot.label
+        )
     try:
         return [Address.parse(text)]
     except MessageError as error:
@@ -769,7 +811,9 @@ class _Source:
         try:
             text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
-            raise TemplateError(f"The template file {str(path)!r} is not UTF-8.", "Save it as UTF-8.") from None
+            raise TemplateError(
+                f"The template file {str(path)!r} is not UTF-8.", "Save it as UTF-8."
+            ) from None
         except OSError as error:
             cause = f"The template file {str(path)!r} cannot be read: {error.strerror}."
             raise TemplateError(cause, f"The working folder is {str(Path.cwd())!r}.") from None
@@ -795,7 +839,12 @@ class _Source:
 
 def _names_a_file(text: str) -> bool:
     """Tell a path from a template's text: one line without Jinja that ends like a template file."""
-    return "\n" not in text and "{" not in text and Path(text.strip()).suffix.lower() in SUFFIXES and " " not in Path(text).suffix
+    return (
+        "\n" not in text
+        and "{" not in text
+        and Path(text.strip()).suffix.lower() in SUFFIXES
+        and " " not in Path(text).suffix
+    )
 
 
 def _parse_head(lines: list[str], start: int) -> dict[str, tuple[Any, int]]:
@@ -839,5 +888,7 @@ def _field_name(name: str, line: int) -> str:
             check_field_names([plain])
         except OptionError as error:
             raise OptionError(f"line {line}: {error.cause}", error.fix) from None
-        raise OptionError(f"line {line}: {name!r} cannot stand in the head.", "The body follows the second ---.")
+        raise OptionError(
+            f"line {line}: {name!r} cannot stand in the head.", "The body follows the second ---."
+        )
     return plain

@@ -107,29 +107,29 @@ class _Dialogue(asyncio.Protocol):
         self._writable.set()
         self._transport.abort()
 
-    async def ask(self, octets: bytes, timeout: float) -> Reply:
-        """Write *octets* and wait for one reply."""
+    async def ask(self, octets: bytes, seconds: float) -> Reply:
+        """Write *octets* and wait at most *seconds* for one reply."""
         self._check()
         self._waiting = asyncio.get_running_loop().create_future()
         self._transport.write(octets)
         try:
-            return await asyncio.wait_for(self._waiting, timeout)
+            return await asyncio.wait_for(self._waiting, seconds)
         except TimeoutError:
-            self._fail(f"the server did not answer within {timeout:g} s")
+            self._fail(f"the server did not answer within {seconds:g} s")
             raise _LostError(self.lost) from None
         finally:
             if self._waiting.done() and not self._waiting.cancelled():
                 self._waiting.exception()  # seen, so that nothing is reported as never retrieved
             self._waiting = None
 
-    async def write(self, octets: bytes, timeout: float) -> None:
+    async def write(self, octets: bytes, seconds: float) -> None:
         """Write *octets* and wait until they have left our buffer for the most part."""
         self._check()
         self._transport.write(octets)
         try:
-            await asyncio.wait_for(self._writable.wait(), timeout)
+            await asyncio.wait_for(self._writable.wait(), seconds)
         except TimeoutError:
-            self._fail(f"the server took no data for {timeout:g} s")
+            self._fail(f"the server took no data for {seconds:g} s")
         self._check()
 
     def _check(self) -> None:
@@ -308,7 +308,9 @@ class SmtpTransport:
 
     # ----------------------------------------------------------------------------- one transaction
 
-    async def _transact(self, link: _Link, envelope: Envelope, content: bytes, before_dot: BeforeDot) -> Verdict:
+    async def _transact(
+        self, link: _Link, envelope: Envelope, content: bytes, before_dot: BeforeDot
+    ) -> Verdict:
         refusal = self._unfit(link, envelope, content)
         if refusal is not None:
             return refusal
@@ -321,7 +323,10 @@ class SmtpTransport:
             if reply.digit != 2:  # noqa: PLR2004 - success
                 return self._judged(link, stage, reply)
             stage = Stage.RCPT
-            answers = [(r, await link.dialogue.ask(f"RCPT TO:<{r}>\r\n".encode(), timeout)) for r in envelope.recipients]
+            answers = [
+                (r, await link.dialogue.ask(f"RCPT TO:<{r}>\r\n".encode(), timeout))
+                for r in envelope.recipients
+            ]
             accepted = [r for r, answer in answers if answer.digit == 2]  # noqa: PLR2004
             if not accepted:
                 return self._judged(link, stage, _worst(answers))
@@ -427,7 +432,12 @@ class SmtpTransport:
     async def _secure(self, client: aiosmtplib.SMTP) -> None:
         if not client.supports_extension("starttls"):
             cause = f"{self._connection.host} does not offer STARTTLS, so nothing was sent."
-            raise _FatalError(_tls_verdict(cause, "Try smtps:// (port 465). Someone between you and the server may have removed the offer."))
+            raise _FatalError(
+                _tls_verdict(
+                    cause,
+                    "Try smtps:// (port 465). Someone between you and the server may have removed the offer.",
+                )
+            )
         await client.starttls()
 
     async def _login(self, client: aiosmtplib.SMTP) -> None:
@@ -438,7 +448,14 @@ class SmtpTransport:
         if not offered:
             cause = f"{self._connection.host} offers no login that is known here, but the connection names a user."
             names = ", ".join(client.server_auth_methods) or "none"
-            verdict = Verdict(state=State.REFUSED, status=401, reason=cause, fix=f"It offers: {names}. Leave the user out for a server without login.", stops_run=True, stage=Stage.LOGIN)
+            verdict = Verdict(
+                state=State.REFUSED,
+                status=401,
+                reason=cause,
+                fix=f"It offers: {names}. Leave the user out for a server without login.",
+                stops_run=True,
+                stage=Stage.LOGIN,
+            )
             raise _FatalError(verdict)
         methods = {"plain": client.auth_plain, "login": client.auth_login, "cram-md5": client.auth_crammd5}
         for position, name in enumerate(offered):
@@ -456,10 +473,19 @@ class SmtpTransport:
         import aiosmtplib
 
         tls = _tls_error(error)
-        if tls is not None or (stage is Stage.TLS and not isinstance(error, aiosmtplib.SMTPResponseException)):
+        if tls is not None or (
+            stage is Stage.TLS and not isinstance(error, aiosmtplib.SMTPResponseException)
+        ):
             return self._tls_failed(tls or error)
         if isinstance(error, MailError):
-            return Verdict(state=State.REFUSED, status=403, reason=error.cause, fix=error.fix, stops_run=True, stage=stage)
+            return Verdict(
+                state=State.REFUSED,
+                status=403,
+                reason=error.cause,
+                fix=error.fix,
+                stops_run=True,
+                stage=stage,
+            )
         if isinstance(error, aiosmtplib.SMTPResponseException):
             return classify(stage, Reply(error.code, self._censored(error.message)))
         text = one_line(self._censored(str(getattr(error, "message", "") or error)))
@@ -478,7 +504,10 @@ class SmtpTransport:
         if isinstance(error, ssl.SSLCertVerificationError):
             why = one_line(error.verify_message or str(error))
             cause = f"The certificate of {host} is not valid: {why}. Nothing was sent."
-            return _tls_verdict(cause, "If it is your own authority's, name its file: ca_file='ca.pem'. Check the host name in the URL.")
+            return _tls_verdict(
+                cause,
+                "If it is your own authority's, name its file: ca_file='ca.pem'. Check the host name in the URL.",
+            )
         cause = f"No secure connection to {host}: {one_line(str(error)) or type(error).__name__}. Nothing was sent."
         return _tls_verdict(cause, "Check port and scheme: smtp:// is STARTTLS (587), smtps:// is TLS (465).")
 
@@ -487,7 +516,10 @@ class SmtpTransport:
         if not self._password:
             return text
         user, password = self._connection.user, self._password
-        forms = [password, *(base64.b64encode(p.encode()).decode() for p in (password, f"\0{user}\0{password}"))]
+        forms = [
+            password,
+            *(base64.b64encode(p.encode()).decode() for p in (password, f"\0{user}\0{password}")),
+        ]
         for form in forms:
             text = text.replace(form, "•••")
         return text

@@ -53,7 +53,11 @@ class EmailForm(w.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     def __init__(self, *, via: Any = None, **fields: Any) -> None:
         check_field_names(fields)
         self.outcome: Outcome | None = None
-        self._more = {k: v for k, v in fields.items() if k in {"reply_to", "headers", "read_receipt", "unsubscribe", "inline"}}
+        self._more = {
+            k: v
+            for k, v in fields.items()
+            if k in {"reply_to", "headers", "read_receipt", "unsubscribe", "inline"}
+        }
         self._files: list[Attachment] = list(Message(attach=fields.get("attach")).attach)
         self._sending: Future[Outcome] | None = None
         self._build(fields, via)
@@ -73,7 +77,11 @@ class EmailForm(w.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         }
         self._texts = {
             name: w.Text(
-                value=_typed(fields.get(name)), description=label, placeholder=hint, style=_LABEL, layout=_WIDE
+                value=_typed(fields.get(name)),
+                description=label,
+                placeholder=hint,
+                style=_LABEL,
+                layout=_WIDE,
             )
             for name, (label, hint) in hints.items()
         }
@@ -100,16 +108,22 @@ class EmailForm(w.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         )
         self._server = w.Dropdown(options=_servers(via), description="Server", style=_LABEL, layout=_WIDE)
         self._upload = w.FileUpload(multiple=True, description=_UPLOAD_LIMIT, layout=w.Layout(width="auto"))
-        self._path = w.Text(description="or a path", placeholder="reports/june.pdf", style=_LABEL, layout=_WIDE)
+        self._path = w.Text(
+            description="or a path", placeholder="reports/june.pdf", style=_LABEL, layout=_WIDE
+        )
         self._add = w.Button(description="Attach", layout=w.Layout(width="84px"))
         self._listed = w.VBox([])
-        self._send = w.Button(description="Send", button_style="primary", icon="paper-plane", layout=w.Layout(width="140px"))
+        self._send = w.Button(
+            description="Send", button_style="primary", icon="paper-plane", layout=w.Layout(width="140px")
+        )
         self._status = w.HTML(layout=_WIDE)
         self._preview = w.HTML(layout=_WIDE)
 
     def _columns(self) -> Any:
         path = w.HBox([self._path, self._add], layout=_WIDE)
-        upload = w.HBox([w.Label("Attach", layout=w.Layout(width="84px", margin="2px 8px 2px 2px")), self._upload])
+        upload = w.HBox(
+            [w.Label("Attach", layout=w.Layout(width="84px", margin="2px 8px 2px 2px")), self._upload]
+        )
         left = w.VBox(
             [
                 *self._texts.values(),
@@ -125,7 +139,10 @@ class EmailForm(w.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             layout=w.Layout(flex="1 1 420px", min_width="300px"),
         )
         right = w.VBox([self._preview], layout=w.Layout(flex="1 1 420px", min_width="300px"))
-        return w.Box([left, right], layout=w.Layout(display="flex", flex_flow="row wrap", width="100%", grid_gap="16px"))
+        return w.Box(
+            [left, right],
+            layout=w.Layout(display="flex", flex_flow="row wrap", width="100%", grid_gap="16px"),
+        )
 
     def _observe(self) -> None:
         for widget in (*self._texts.values(), self._body, self._format, self._importance, self._server):
@@ -233,7 +250,7 @@ class EmailForm(w.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         except BaseException:
             self._send.disabled = False
             raise
-        self._sending.add_done_callback(lambda future: self._guarded(self._done)(future))
+        self._sending.add_done_callback(self._guarded(self._done))
 
     def _done(self, future: Future[Outcome]) -> None:
         self._send.disabled = False
@@ -262,7 +279,9 @@ def _servers(via: Any) -> list[tuple[str, Connection | None]]:
 
         current = connections.from_environment(os.environ)
     if current is not None and not (current.sandbox and current == default_sandbox().connection):
-        label = "this sandbox: nothing leaves this machine" if current.sandbox else current.name or current.url
+        label = (
+            "this sandbox: nothing leaves this machine" if current.sandbox else current.name or current.url
+        )
         found.append((label, current))
     saved = [(name, connections.saved(name)) for name in connections.saved_names()]
     return [*found, sandbox, *saved]

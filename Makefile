@@ -1,0 +1,58 @@
+# Every recipe is short; what needs thought is in scripts/.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check fix test test-all cover demo lab binder build clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# The environment is made anew when what it needs changes.
+$(VENV)/.dev: pyproject.toml scripts/environment.py
+	$(PYTHON) scripts/environment.py $(VENV) dev
+
+$(VENV)/.lab: pyproject.toml scripts/environment.py
+	$(PYTHON) scripts/environment.py $(VENV) lab
+
+$(VENV)/.demo: pyproject.toml scripts/environment.py
+	$(PYTHON) scripts/environment.py $(VENV) demo
+
+setup: $(VENV)/.dev ## make the environment and the commit hook
+	@if [ -d .git ]; then $(BIN)/pre-commit install; fi
+
+check: $(VENV)/.dev ## format, lint, types, floors, spelling; changes nothing
+	$(BIN)/ruff format --check . && $(BIN)/ruff check .
+	$(BIN)/mypy && PATH=$(BIN):$$PATH $(BIN)/lint-imports
+	$(BIN)/codespell
+
+fix: $(VENV)/.dev ## format, and mend what the linter can
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+test: $(VENV)/.dev ## run the tests; installs a browser where it may
+	@$(BIN)/python scripts/system_packages.py
+	$(PYTEST) -m "not slow"
+
+test-all: $(VENV)/.dev ## run the tests, the long ones too
+	@$(BIN)/python scripts/system_packages.py
+	$(PYTEST)
+
+cover: $(VENV)/.dev ## run the tests and say what they do not reach
+	$(PYTEST) -m "not slow" --cov --cov-report=term-missing:skip-covered
+
+demo: $(VENV)/.demo ## mail 250 leads through real SMTP on loopback, and show the report
+	@$(BIN)/python scripts/demo.py
+
+lab: $(VENV)/.lab ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+binder: $(VENV)/.dev ## build what Binder would build, and run its notebook there
+	$(BIN)/python scripts/emulate_binder.py
+
+build: $(VENV)/.dev ## build sdist and wheel, and try the wheel in an empty environment
+	$(BIN)/python scripts/build.py
+
+clean: ## remove build products
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

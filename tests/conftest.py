@@ -1,0 +1,60 @@
+"""Every test runs as if nobody lived here: no settings, no keyring, no Jupyter folders of the person's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from isolated import environment  # noqa: E402 - after the path is set
+
+_FOLDER = tempfile.TemporaryDirectory(prefix="smtp-notebook-tests-")
+_VARIABLES = environment(Path(_FOLDER.name))
+os.environ.clear()
+os.environ.update(_VARIABLES)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state(monkeypatch):
+    """Take away what a test named, and let no retry wait."""
+    from smtp_notebook import api, connection, merge
+
+    async def at_once(_seconds):
+        return None
+
+    monkeypatch.setattr(merge, "PAUSE", at_once)
+    yield
+    connection.set_current(None)
+    assert api is not None
+
+
+@pytest.fixture
+def sandbox():
+    """A sandbox of this test's own."""
+    from smtp_notebook import Sandbox
+
+    with Sandbox() as box:
+        yield box
+
+
+def missing(what):
+    """Skip with the reason; in CI, where everything can be installed, fail."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The path of a Chromium or Chrome."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        missing("no Chromium here: apt install chromium")
+    return found

@@ -1,0 +1,131 @@
+"""Addresses: what is one, what is not, and what goes on the wire."""
+
+from __future__ import annotations
+
+import string
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smtp_notebook import Address, AddressError
+from smtp_notebook.addresses import parse_addresses, split_addresses, split_mailbox
+
+GOOD = [
+    ("ann@example.com", "", "ann@example.com"),
+    ("Ann Smith <ann@example.com>", "Ann Smith", "ann@example.com"),
+    ('"Smith, Ann" <ann@example.com>', "Smith, Ann", "ann@example.com"),
+    (r'"Ann \"A\" Smith" <ann@example.com>', 'Ann "A" Smith', "ann@example.com"),
+    ("Jörg <joerg@exämple.test>", "Jörg", "joerg@xn--exmple-cua.test"),
+    ("jörg@example.com", "", "jörg@example.com"),
+    ("Ann@EXAMPLE.com", "", "Ann@example.com"),
+    ("ann@localhost", "", "ann@localhost"),
+    ("ann@relay.corp.local", "", "ann@relay.corp.local"),
+    ("ann@[127.0.0.1]", "", "ann@[127.0.0.1]"),
+    ('"a b"@example.com', "", '"a b"@example.com'),
+    ('"x@other.example x"@example.com', "", '"x@other.example x"@example.com'),
+    ("=?utf-8?q?x?= <ann@example.com>", "=?utf-8?q?x?=", "ann@example.com"),
+    ("Ann (Sales) <ann@example.com>", "Ann (Sales)", "ann@example.com"),
+]
+BAD = [
+    "",
+    "   ",
+    "a@",
+    "@b.c",
+    "ann",
+    "ann@example..com",
+    "a b@example.com",
+    "ann@exa mple.com",
+    "ann@example.com\nBcc: x@y.z",
+    "ann\r\n@example.com",
+    "ann\0@example.com",
+    "user@good.com(x)evil.com",
+    "user(x)@good.com",
+    "a@b@example.com",
+    "<ann@example.com",
+    "ann@example.com>",
+    "<@relay.example:ann@example.com>",
+    "team: ann@example.com;",
+    "ann@example.com, bob@example.com",
+    "ann@example.com; bob@example.com",
+    "x" * 65 + "@example.com",
+    "ann@" + "x" * 64 + ".com",
+    "ann@-x.com",
+    "ann@example.com\u2028x",
+    "\ud800@example.com",
+]
+
+
+@pytest.mark.parametrize(("text", "name", "wire"), GOOD)
+def test_an_address_is_read_as_it_was_meant(text, name, wire):
+    address = Address.parse(text)
+    assert (address.display_name, address.wire) == (name, wire)
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_is_no_single_address_is_refused_in_one_sentence_with_a_fix(text):
+    with pytest.raises(AddressError) as caught:
+        Address.parse(text)
+    assert caught.value.cause.endswith(".")
+    assert caught.value.fix
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x" * 100_000, "a:" * 5_000, "(" * 5_000, "<" * 50_000, '"' * 49_999, "a@b," * 30_000 + "x", "\\" * 99_999],
+)
+def test_hostile_lengths_are_refused_quickly(text):
+    begun = time.process_time()
+    with pytest.raises(AddressError):
+        Address.parse(text)
+    # Quadratic parsing would take minutes here; the bound is wide on purpose.
+    assert time.process_time() - begun < 2
+
+
+def test_semicolons_and_commas_separate_outside_quotes_and_brackets():
+    text = 'Ann <a@example.com>; "Bob; B, C" <b@example.com>,c@example.com;;, '
+    assert [a.wire for a in parse_addresses(text)] == ["a@example.com", "b@example.com", "c@example.com"]
+
+
+def test_a_list_may_mix_texts_and_addresses():
+    found = parse_addresses(["a@example.com; b@example.com", Address("c@example.com", "Cé")])
+    assert [str(a) for a in found] == ["a@example.com", "b@example.com", "Cé <c@example.com>"]
+
+
+@pytest.mark.parametrize("value", [5, [None], [3.5], object()])
+def test_what_is_no_text_is_refused(value):
+    with pytest.raises(AddressError):
+        parse_addresses(value)
+
+
+@pytest.mark.parametrize(("text", "needs"), [("jörg@example.com", True), ("joerg@exämple.test", False)])
+def test_only_a_non_ascii_local_part_needs_smtputf8(text, needs):
+    assert Address.parse(text).needs_smtputf8 is needs
+
+
+PRINTABLE = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=60)
+
+
+@given(name=PRINTABLE)
+def test_writing_an_address_and_reading_it_gives_it_back(name):
+    address = Address("ann@example.com", name)
+    assert Address.parse(str(address)) == address
+
+
+@given(text=st.text(max_size=80))
+def test_splitting_never_loses_or_invents_a_character_but_separators(text):
+    kept = "".join("".join(split_addresses(text)).split())
+    assert len(kept) <= len("".join(text.split()))
+    assert all(piece for piece in split_addresses(text))
+
+
+@given(text=st.text(string.printable, max_size=80))
+def test_whatever_is_parsed_is_an_address_or_an_address_error(text):
+    try:
+        address = Address.parse(text)
+    except AddressError:
+        return
+    assert not set(address.wire) & set("\r\n\0<>")
+    assert split_mailbox(text)[1]
