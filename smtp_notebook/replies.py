@@ -164,7 +164,7 @@ def classify(stage: Stage, reply: Reply) -> Verdict:
     if reply.digit == 4 and stage is not Stage.TLS:  # noqa: PLR2004 - temporary
         return _verdict(State.DEFERRED, 202, stage, reply, retry=True)
     if reply.digit == 5 or stage is Stage.TLS:  # noqa: PLR2004 - permanent
-        status = _status(stage, reply.code, enhanced)
+        status = _status(stage, reply.code, enhanced, needs_tls=_needs_tls(reply))
         stops = status == _NO_LOGIN or stage in _BEFORE_ANY_MAIL or reply.code in {521, 538, 556}
         return _verdict(State.REFUSED, status, stage, reply, stops_run=stops or _needs_tls(reply))
     if stage is Stage.DOT:
@@ -201,7 +201,7 @@ def _needs_tls(reply: Reply) -> bool:
     return reply.code == 530 and "starttls" in reply.text.lower()  # noqa: PLR2004 - RFC 3207, 4
 
 
-def _status(stage: Stage, code: int, enhanced: str) -> int:
+def _status(stage: Stage, code: int, enhanced: str, *, needs_tls: bool) -> int:
     """Return the connector's response code of a permanent refusal: stage, enhanced code, basic code."""
     if stage is Stage.LOGIN:
         return 401
@@ -209,10 +209,11 @@ def _status(stage: Stage, code: int, enhanced: str) -> int:
         return 403
     if code in {521, 556}:
         return 404
+    if code == 530:  # noqa: PLR2004 - who logs in, unless the text asks for TLS first (RFC 3207, 4)
+        return 403 if needs_tls else 401
     for known, status in _BY_ENHANCED:
         if enhanced.startswith(known):
-            # "530 5.7.0 Must issue a STARTTLS command first" is about TLS, not about who logs in.
-            return status if code != 530 or status != 403 else _STATUS_530.get(enhanced, 401)  # noqa: PLR2004
+            return status
     if stage is Stage.MAIL and code in {550, 553, 554}:
         return 403
     if stage is Stage.RCPT and code in {550, 551}:
@@ -232,7 +233,6 @@ _BY_ENHANCED = (
     ("5.7.9", 401),
     ("5.7.", 403),
 )
-_STATUS_530 = {"5.7.0": 403}
 _BY_CODE = {530: 401, 534: 401, 535: 401, 550: 403, 551: 404, 552: 400, 553: 400, 554: 403, 555: 400}
 
 
