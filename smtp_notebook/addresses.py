@@ -30,9 +30,11 @@ _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u00a0-\U0010ffff -]+")
 _LONGEST_MAILBOX = 1200
 _LONGEST_LOCAL = 64
 _LONGEST_DOMAIN = 255
-# email-validator has a list of domains that never get public mail. A name below one that does is judged
-# by its syntax alone.
-_JUDGED_BELOW = ".example.com"
+# email-validator has a list of domains that never get public mail. A name below one that may is judged by
+# its syntax alone.
+_JUDGED_BELOW = ".co"
+_ALL_DIGITS = re.compile(r"(?:^|\.)[0-9]+$")
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
 def shortened(text: str, length: int = 60) -> str:
@@ -56,6 +58,10 @@ class Address:
     display_name: str = ""
 
     def __post_init__(self) -> None:
+        for value in (self.addr_spec, self.display_name):
+            if not isinstance(value, str):
+                cause = f"{shortened(str(value))} is no e-mail address: it is of type {type(value).__name__}."
+                raise AddressError(cause, "Give text, or leave it out.")
         # RFC 5322, 3.2.2: a run of blanks in a phrase means one.
         name = re.sub(" {2,}", " ", self.display_name.strip())
         for text in (self.addr_spec, name):
@@ -137,37 +143,61 @@ def _validated(spec: str) -> tuple[str, str]:
     """Return the normalised addr-spec and its wire form."""
     if len(spec) > _LONGEST_LOCAL + _LONGEST_DOMAIN + 1:
         raise _refusal(spec, "it is longer than any address can be")
-    local, at, domain = spec.rpartition("@")
+    _, at, domain = spec.rpartition("@")
     if not at:
         raise _refusal(spec, "it has no @")
     if not domain:
         raise _refusal(spec, "nothing stands after the @")
-    literal = domain.startswith("[")
-    from email_validator import EmailNotValidError, validate_email
-
-    judged = spec if literal else f"{local}@{domain}{_JUDGED_BELOW}"
-    try:
-        found = validate_email(
-            judged,
-            allow_smtputf8=True,
-            allow_quoted_local=True,
-            allow_domain_literal=True,
-            check_deliverability=False,
-            globally_deliverable=False,
-            strict=True,
+    if _ALL_DIGITS.search(domain):
+        # RFC 3696, 2: no top-level domain is all digits, so this is an IP address without its brackets.
+        raise _refusal(
+            spec, "its domain ends in a number", "Write an IP address in brackets: name@[192.0.2.1]."
         )
-    except EmailNotValidError as error:
-        text = str(error)
-        raise _refusal(spec, text[:1].lower() + text[1:].rstrip(".")) from None
+    found = _judged(spec, domain)
     if len(found.local_part.encode()) > _LONGEST_LOCAL:
         raise _refusal(spec, f"what stands before the @ is longer than {_LONGEST_LOCAL} octets")
-    plain = found.domain if literal else found.domain.removesuffix(_JUDGED_BELOW)
-    ascii_domain = found.ascii_domain if literal else found.ascii_domain.removesuffix(_JUDGED_BELOW)
-    return f"{found.local_part}@{plain}", f"{found.local_part}@{ascii_domain.lower()}"
+    # RFC 5321, 4.1.3 writes "IPv6:" so; not every server takes it in another case.
+    wire = found.ascii_domain if domain.startswith("[") else found.ascii_domain.lower()
+    return f"{found.local_part}@{found.domain}", f"{found.local_part}@{wire}"
 
 
-def _refusal(spec: str, why: str) -> AddressError:
-    return AddressError(f"{shortened(spec)} is no e-mail address: {why}.", "Write it as name@example.com.")
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    local_part: str
+    domain: str
+    ascii_domain: str
+
+
+def _judged(spec: str, domain: str) -> _Judged:
+    """Return the parts of an addr-spec that is one; special-use domains are judged by their syntax alone."""
+    from email_validator import EmailNotValidError, validate_email
+
+    first: EmailNotValidError | None = None
+    for suffix in ("",) if domain.startswith("[") else ("", _JUDGED_BELOW):
+        try:
+            found = validate_email(
+                spec + suffix,
+                allow_smtputf8=True,
+                allow_quoted_local=True,
+                allow_domain_literal=True,
+                check_deliverability=False,
+                globally_deliverable=False,
+                strict=True,
+            )
+        except EmailNotValidError as error:
+            # That a domain is reserved is no reason; what else is wrong is the second verdict.
+            if first is None or "special-use" in str(first):
+                first = error
+        else:
+            return _Judged(
+                found.local_part, found.domain.removesuffix(suffix), found.ascii_domain.removesuffix(suffix)
+            )
+    text = str(first)
+    raise _refusal(spec, text[:1].lower() + text[1:].rstrip(".")) from None
+
+
+def _refusal(spec: str, why: str, fix: str = "Write it as name@example.com.") -> AddressError:
+    return AddressError(f"{shortened(spec)} is no e-mail address: {why}.", fix)
 
 
 # ------------------------------------------------------------------------------------- several in one
@@ -207,9 +237,8 @@ def split_mailbox(text: str) -> tuple[str, str]:
 
 
 def _unquoted(name: str) -> str:
-    if len(name) > 1 and name[0] == name[-1] == '"':
-        return re.sub(r"\\(.)", r"\1", name[1:-1])
-    return name
+    found = _QUOTED.fullmatch(name)
+    return re.sub(r"\\(.)", r"\1", found[1]) if found else name
 
 
 def parse_addresses(value: str | Address | Iterable[str | Address] | None) -> tuple[Address, ...]:
@@ -227,14 +256,14 @@ def parse_addresses(value: str | Address | Iterable[str | Address] | None) -> tu
         return tuple(Address(*reversed(split_mailbox(piece))) for piece in split_addresses(value))
     if not isinstance(value, Iterable):
         raise AddressError(
-            f"{shortened(str(value))} is no e-mail address: it is a {type(value).__name__}.",
+            f"{shortened(str(value))} is no e-mail address: it is of type {type(value).__name__}.",
             "Give text, or a list of texts.",
         )
     found: list[Address] = []
     for item in value:
         if not isinstance(item, str | Address):
             raise AddressError(
-                f"{shortened(str(item))} is no e-mail address: it is a {type(item).__name__}.",
+                f"{shortened(str(item))} is no e-mail address: it is of type {type(item).__name__}.",
                 "Fill it in, or leave it out.",
             )
         found += [item] if isinstance(item, Address) else parse_addresses(item)

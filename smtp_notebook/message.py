@@ -6,7 +6,6 @@ Nothing here touches a network; files are read only by `Attachment`.
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import datetime as dt
 import difflib
@@ -16,12 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from smtp_notebook import _html, bodies, mime
 from smtp_notebook.addresses import CONTROL, Address, parse_addresses, shortened
-from smtp_notebook.attachments import Attachment, inside
-from smtp_notebook.outcome import AddressError, AttachmentError, MessageError, OptionError
+from smtp_notebook.attachments import Attachment, files_of, named_properties, refuse_ambiguous, with_id
+from smtp_notebook.outcome import AddressError, MessageError, OptionError
 
 __all__ = ["FIELDS", "IMPORTANCES", "Attachment", "Message", "check_field_names", "preview_html"]
 
@@ -65,8 +64,20 @@ _OURS = {
     "dkim-signature": "",
 }
 _PRIORITY = {"high": ("high", "1", "High"), "low": ("low", "5", "Low")}
-_CID = re.compile(r"""cid:([^"'\s)>]+)""", re.IGNORECASE)
-_UNSUBSCRIBE = re.compile(r"(?:https|mailto):[\x21-\x3b\x3d\x3f-\x7e]+")
+_QUOTE = r"""(?:["']|&quot;|&#3[49];)"""
+_CID = re.compile(rf"cid:((?:(?!{_QUOTE})[^\s)>])+)", re.IGNORECASE)
+_TAG = re.compile(r"<[a-z][^<>]*cid:[^<>]*", re.IGNORECASE)
+#: Where a tag loads what it names; a link to a cid: would be allowed to dangle.
+_LOADED = re.compile(
+    rf"(?:\s(?:src|background)\s*=\s*[\"']?|url\(\s*{_QUOTE}?)\s*{_CID.pattern}", re.IGNORECASE
+)
+_REMOTE = re.compile(r"""<img\s[^<>]*src\s*=\s*["']?\s*(?:https?:)?//""", re.IGNORECASE)
+_UNSUBSCRIBE = re.compile(r"(?:https|mailto):[\x21-\x3b\x3d\x3f-\x7e]+", re.IGNORECASE)
+_MESSAGE_ID = re.compile(r"<[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,200}@[A-Za-z0-9.-]{1,200}>")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+_SHOWN_RECIPIENTS = 3
+#: About how many characters of a text fit beside each other in a notebook.
+_PREVIEW_COLUMNS = 90
 
 
 def check_field_names(names: Iterable[str]) -> None:
@@ -165,31 +176,32 @@ class Message:
         check_field_names(others)
         root = Path(attach_root or ".").absolute()
         kind = _checked_format(format, body)
-        extra = dict(headers) if isinstance(headers, Mapping) else dict(tuple(headers))
+        extra = headers.items() if isinstance(headers, Mapping) else tuple(headers or ())
         values: dict[str, Any] = {
             "to": _addresses("to", to),
             "cc": _addresses("cc", cc),
             "bcc": _addresses("bcc", bcc),
             "reply_to": _addresses("reply_to", reply_to),
             "from_": _sender(from_),
-            "subject": _one_line("subject", subject).strip(),
-            "body": str(body),
+            "subject": _one_line("subject", "" if subject is None else subject).strip(),
+            "body": _checked_text("body", body),
             "format": kind,
             "importance": _checked_importance(importance),
-            "attach": _files(attach, root),
-            "inline": tuple(_with_id(a) for a in _files(inline, root)),
-            "headers": tuple(_checked_header(k, v) for k, v in {**extra, **others}.items()),
+            "attach": files_of(attach, root),
+            "inline": tuple(with_id(a) for a in files_of(inline, root)),
+            "headers": _checked_headers([*extra, *others.items()]),
             "read_receipt": _receipt(read_receipt),
             "unsubscribe": _checked_unsubscribe(unsubscribe),
-            "date": date,
-            "message_id": _one_line("message_id", message_id),
-            "text": text,
-            "html": html,
+            "date": _checked_date(date),
+            "message_id": _checked_message_id(message_id),
+            "text": None if text is None else _checked_text("text", text),
+            "html": None if html is None else _checked_text("html", html),
             "warnings": tuple(warnings),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
         self._convert()
+        refuse_ambiguous((*self.inline, *self.attach))
 
     def _convert(self) -> None:
         """Make the text and HTML parts that were not given."""
@@ -207,11 +219,17 @@ class Message:
     # ---------------------------------------------------------------------------------- derived
 
     def with_(self, **changes: Any) -> Message:
-        """Return a copy with some fields changed; a new body is converted anew."""
+        """Return a copy with some fields changed; a new body is converted anew.
+
+        Raises:
+            MessageError: Also for a new body that plainly is HTML, as in the constructor.
+        """
         check_field_names(set(changes) - {"date", "message_id", "text", "html", "warnings", "attach_root"})
         known = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         if {"body", "format"} & changes.keys():
             known |= {"text": None, "html": None}
+        if "body" in changes and self.format == "markdown":
+            known["format"] = None  # said of the old body, not of the new one
         return Message(**(known | changes))
 
     @property
@@ -226,7 +244,8 @@ class Message:
     @property
     def smtputf8(self) -> bool:
         """Whether only a server with SMTPUTF8 can take it (RFC 6531)."""
-        every = (*self.to, *self.cc, *self.bcc, *self.reply_to, *((self.from_,) if self.from_ else ()))
+        one = [a for a in (self.from_, self.read_receipt) if isinstance(a, Address)]
+        every = (*self.to, *self.cc, *self.bcc, *self.reply_to, *one)
         return any(a.needs_smtputf8 for a in every)
 
     def stamped(self, now: dt.datetime | None = None) -> Message:
@@ -258,11 +277,14 @@ class Message:
             raise MessageError("The mail has no From address.", "Give from_='you@example.com'.")
         stamped = self.stamped()
         inline, attach = self._sorted_files()
+        self._refuse_dangling(inline)
+        receipt = self.from_ if self.read_receipt is True else self.read_receipt
         return mime.Draft(
             from_=self.from_,
             to=self.to,
             cc=self.cc,
             reply_to=self.reply_to,
+            receipt_to=(receipt,) if receipt else (),
             subject=self.subject,
             date=stamped.date or dt.datetime.now(dt.UTC),
             message_id=stamped.message_id,
@@ -274,26 +296,36 @@ class Message:
         )
 
     def _sorted_files(self) -> tuple[list[Attachment], list[Attachment]]:
-        """Return the images that the HTML shows, and everything else.
+        """Return the images that the HTML shows, and everything else, each file once.
 
         An inline part that nothing refers to would be invisible in many mail programs, so it becomes
-        an attachment.
+        an attachment; an attachment that the HTML shows becomes a part beside it.
         """
-        shown = {found[1] for found in _CID.finditer(self.html or "")}
-        inline = [a for a in self.inline if a.content_id in shown]
-        return inline, [*(a for a in self.inline if a.content_id not in shown), *self.attach]
+        shown = _shown_ids(self.html)
+        inline = [a for a in dict.fromkeys((*self.inline, *self.attach)) if a.content_id in shown]
+        rest = [a for a in dict.fromkeys(self.inline) if a.content_id not in shown]
+        return inline, [*rest, *(a for a in self.attach if a.content_id not in shown)]
+
+    def _refuse_dangling(self, inline: Iterable[Attachment]) -> None:
+        """Refuse HTML that shows an image which is not there: every reader would see a broken one."""
+        known = {a.content_id for a in inline}
+        for tag in _TAG.finditer(self.html or ""):
+            for found in _LOADED.finditer(tag[0]):
+                identifier = _plain_id(found[1])
+                if identifier not in known:
+                    cause = f"The body shows cid:{identifier}, but no inline image has that Content-ID."
+                    raise MessageError(
+                        cause, f"Give inline=[Attachment(…, content_id={identifier!r})], or drop the image."
+                    )
 
     def _special_headers(self) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
         if self.importance in _PRIORITY:
             importance, priority, microsoft = _PRIORITY[self.importance]
             found += [("Importance", importance), ("X-Priority", priority), ("X-MSMail-Priority", microsoft)]
-        if self.read_receipt and self.from_ is not None:
-            to = self.read_receipt if isinstance(self.read_receipt, Address) else self.from_
-            found.append(("Disposition-Notification-To", to.wire))
         if self.unsubscribe:
             found.append(("List-Unsubscribe", ", ".join(f"<{u}>" for u in self.unsubscribe)))
-            if any(u.startswith("https:") for u in self.unsubscribe):
+            if any(u.lower().startswith("https:") for u in self.unsubscribe):
                 found.append(("List-Unsubscribe-Post", "List-Unsubscribe=One-Click"))
         return found
 
@@ -312,10 +344,11 @@ class Message:
             MessageError: A property that the action does not have, with the nearest that it has, or
                 content that is not base64.
         """
-        given = _named(properties, _CONNECTOR)
-        body = str(given.get("Body") or "")
-        files = [_connector_file(a) for a in given.get("Attachments") or ()]
-        shown = {found[1] for found in _CID.finditer(body)}
+        given = named_properties(properties, _CONNECTOR)
+        body = given.get("Body")
+        body = "" if body is None else _checked_text("Body", body)
+        files = [Attachment.from_connector(a) for a in _listed(given.get("Attachments"))]
+        shown = _shown_ids(body)
         is_html = _truth(given.get("IsHtml"))
         inline = [a for a in files if is_html and a.content_id in shown]
         return cls(
@@ -332,7 +365,11 @@ class Message:
         )
 
     def to_connector(self) -> dict[str, Any]:
-        """Return the connector's JSON for this mail; Markdown goes as the HTML that it becomes."""
+        """Return the connector's JSON for this mail; Markdown goes as the HTML that it becomes.
+
+        What the connector has no property for (Reply-To, further headers, receipts, unsubscribing) is
+        left out.
+        """
         found: dict[str, Any] = {
             "To": "; ".join(map(str, self.to)),
             "CC": "; ".join(map(str, self.cc)),
@@ -342,7 +379,7 @@ class Message:
             "From": str(self.from_ or ""),
             "IsHtml": self.format != "text",
             "Importance": self.importance.capitalize(),
-            "Attachments": [_connector_json(a) for a in (*self.inline, *self.attach)],
+            "Attachments": [a.to_connector() for a in (*self.inline, *self.attach)],
         }
         return {k: v for k, v in found.items() if v not in ("", []) or k in {"To", "Subject", "Body"}}
 
@@ -351,7 +388,9 @@ class Message:
     def __repr__(self) -> str:
         files = len(self.inline) + len(self.attach)
         more = f", {files} file{'s' if files > 1 else ''}" if files else ""
-        return f"<Message {self.subject!r} to {', '.join(map(str, self.to)) or 'nobody'}{more}>"
+        rest = len(self.to) - _SHOWN_RECIPIENTS
+        to = ", ".join(map(str, self.to[:_SHOWN_RECIPIENTS])) + (f" and {rest} more" if rest > 0 else "")
+        return f"<Message {self.subject!r} to {to or 'nobody'}{more}>"
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         return {"text/plain": _preview_text(self), "text/html": preview_html(self)}
@@ -387,7 +426,7 @@ def _one_line(name: str, value: Any) -> str:
 
 def _checked_format(kind: str | None, body: Any) -> str:
     if not isinstance(body, str):
-        cause = f"body: a {type(body).__name__} is no text."
+        cause = f"body: this is of type {type(body).__name__}, not text."
         raise MessageError(cause, "send(body=…) and templates show objects; a Message takes text.")
     if kind is None:
         if bodies.looks_like_html(body):
@@ -397,42 +436,73 @@ def _checked_format(kind: str | None, body: Any) -> str:
             raise MessageError(cause, 'Say format="html" (or "markdown" to show the tags).')
         return "markdown"
     if str(kind).lower() not in bodies.FORMATS:
-        raise OptionError(f"format: {kind!r} is none of {', '.join(bodies.FORMATS)}.")
+        raise OptionError(f"format: {kind!r} is no format.", f"It is {_or(bodies.FORMATS)}.")
     return str(kind).lower()
 
 
 def _checked_importance(value: Any) -> str:
     text = str(value).strip().lower()
     if text not in IMPORTANCES:
-        raise OptionError(f"importance: {value!r} is none of {', '.join(IMPORTANCES)}.")
+        raise OptionError(f"importance: {value!r} is no importance.", f"It is {_or(IMPORTANCES)}.")
     return text
 
 
-def _files(value: Any, root: Path) -> tuple[Attachment, ...]:
-    if value is None:
-        return ()
-    items: Sequence[Any] = list(value) if isinstance(value, list | tuple | set) else [value]
-    return tuple(_file(item, root) for item in items)
+def _or(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
-def _file(item: Any, root: Path) -> Attachment:
-    if isinstance(item, Attachment):
-        return item
-    if isinstance(item, str | Path):
-        return inside(item, root)
-    if isinstance(item, bytes | bytearray):
-        raise AttachmentError(
-            "Bytes need a name to be attached.", "Attachment(content, name='report.pdf') gives one."
-        )
-    return Attachment(item)
+def _checked_text(name: str, text: Any) -> str:
+    if not isinstance(text, str):
+        raise MessageError(f"{name}: this is of type {type(text).__name__}, not text.", "Give text.")
+    if found := _NO_TEXT.search(text):
+        what = "a NUL character" if found[0] == "\0" else "half of a character"
+        raise MessageError(f"{name}: there is {what} in it, which no mail can hold.", "Clean the text.")
+    return text
 
 
-def _with_id(file: Attachment) -> Attachment:
-    """Return an inline image with a Content-ID: its name when it has none."""
-    if file.content_id:
-        return file
-    identifier = re.sub(r"[^A-Za-z0-9._-]", "-", file.name)
-    return Attachment(file.content, file.name, file.type, identifier, file.transfer_encoding)
+def _checked_date(date: Any) -> dt.datetime | None:
+    """Return the moment with its zone, in whole minutes of offset; a naive one is local time."""
+    if date is None:
+        return None
+    if not isinstance(date, dt.datetime):
+        cause = f"date: this is of type {type(date).__name__}, not a moment."
+        raise MessageError(cause, "Give a datetime.datetime, or leave it out.")
+    aware = date.astimezone() if date.tzinfo is None else date
+    offset = aware.utcoffset() or dt.timedelta()
+    return aware.astimezone(dt.UTC) if offset % dt.timedelta(minutes=1) else aware
+
+
+def _checked_message_id(value: Any) -> str:
+    text = _one_line("message_id", value or "")
+    if text and not _MESSAGE_ID.fullmatch(text):
+        cause = f"message_id: {shortened(text)} is no Message-ID."
+        raise MessageError(cause, "Write it as <unique@example.com>, or leave it out.")
+    return text
+
+
+def _plain_id(identifier: str) -> str:
+    """Return what ``cid:`` names: RFC 2392 percent-encodes it, and HTML may escape it."""
+    return unquote(html.unescape(identifier))
+
+
+def _shown_ids(document: str | None) -> set[str]:
+    found = [match[1] for match in _CID.finditer(document or "")]
+    return {*found, *map(_plain_id, found)}
+
+
+def _checked_headers(pairs: Iterable[Any]) -> tuple[tuple[str, str], ...]:
+    found: dict[str, tuple[str, str]] = {}
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:  # noqa: PLR2004 - a name and a value
+            raise MessageError(
+                f"headers: {shortened(str(pair))} is no name with a value.", "Give a dict, or pairs."
+            )
+        name, value = pair
+        header = _checked_header(name, value)
+        if header[0].lower() in found:
+            raise MessageError(f"headers: {header[0]} is there twice.", "Keep one of them.")
+        found[header[0].lower()] = header
+    return tuple(found.values())
 
 
 def _checked_header(name: str, value: Any) -> tuple[str, str]:
@@ -445,7 +515,7 @@ def _checked_header(name: str, value: Any) -> tuple[str, str]:
     lower = name.lower()
     if lower in _OURS or lower.startswith(("content-", "resent-")):
         field = _OURS.get(lower)
-        fix = f"Use {field}=." if field else "The builder writes that one."
+        fix = f"Use {field}=." if field else "It is written for you, here or on the way."
         raise MessageError(f"headers: {name} cannot be set here.", fix)
     text = _one_line(f"headers: {name}", value).strip()
     if not text:
@@ -459,7 +529,12 @@ def _receipt(value: Any) -> bool | Address:
     text = str(value or "").strip()
     if text.lower() in {"", "false", "no", "0"}:
         return False
-    return True if text.lower() in {"true", "yes", "1"} else _addresses("read_receipt", text)[0]
+    if text.lower() in {"true", "yes", "1"}:
+        return True
+    found = _addresses("read_receipt", text)
+    if len(found) != 1:
+        raise AddressError(f"read_receipt: {shortened(text)} is not one address.", "Give one, or True.")
+    return found[0]
 
 
 def _checked_unsubscribe(value: Any) -> tuple[str, ...]:
@@ -474,7 +549,9 @@ def _checked_unsubscribe(value: Any) -> tuple[str, ...]:
             ),
         ):
             _one_line("unsubscribe", uri)
-            if not _UNSUBSCRIBE.fullmatch(uri) or (uri.startswith("https:") and not urlsplit(uri).hostname):
+            if not _UNSUBSCRIBE.fullmatch(uri) or (
+                uri.lower().startswith("https:") and not urlsplit(uri).hostname
+            ):
                 cause = f"unsubscribe: {shortened(uri)} is no https: or mailto: URI in plain ASCII."
                 raise MessageError(
                     cause, "Percent-encode what is not ASCII; http: without TLS is not allowed (RFC 8058)."
@@ -490,13 +567,16 @@ def _part(file: Attachment) -> mime.Part:
         filename=file.name,
         content_id=file.content_id or "",
         transfer_encoding="7bit" if file.transfer_encoding == "none" else "base64",
-        charset="utf-8" if file.type.lower().startswith("text/") and _is_utf8(file.content) else "",
+        charset="utf-8" if _is_utf8_text(file) else "",
     )
 
 
-def _is_utf8(content: bytes) -> bool:
+def _is_utf8_text(file: Attachment) -> bool:
+    kind, parameters = mime.parameters_of(file.type)
+    if not kind.startswith("text/") or "charset" in parameters:
+        return False
     try:
-        content.decode()
+        file.content.decode()
     except UnicodeDecodeError:
         return False
     return True
@@ -505,27 +585,6 @@ def _is_utf8(content: bytes) -> bool:
 # ------------------------------------------------------------------------------- the connector's JSON
 
 _CONNECTOR = ("To", "CC", "Bcc", "Subject", "Body", "From", "IsHtml", "Importance", "Attachments")
-_CONNECTOR_FILE = ("ContentData", "ContentType", "ContentTransferEncoding", "FileName", "ContentId")
-
-
-def _named(given: Any, names: Sequence[str]) -> dict[str, Any]:
-    """Return the properties under their own names, case aside; refuse what is none."""
-    if not isinstance(given, Mapping):
-        raise MessageError(
-            f"The connector's properties are a {type(given).__name__}, not a dict.", "json.loads() makes one."
-        )
-    by_lower = {n.lower(): n for n in names}
-    found: dict[str, Any] = {}
-    for name, value in given.items():
-        own = by_lower.get(str(name).lower())
-        if own is None:
-            near = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.4)
-            fix = f"Did you mean {by_lower[near[0]]!r}?" if near else f"It has {', '.join(names)}."
-            raise MessageError(f"The connector has no property {name!r}.", fix)
-        if own in found:
-            raise MessageError(f"The property {own!r} is there twice.", "Keep one of them.")
-        found[own] = value
-    return found
 
 
 def _truth(value: Any) -> bool:
@@ -536,58 +595,16 @@ def _truth(value: Any) -> bool:
     return bool(value)
 
 
-def _connector_file(given: Any) -> Attachment:
-    file = _named(given, _CONNECTOR_FILE)
-    encoding = str(file.get("ContentTransferEncoding") or "base64").strip().lower()
-    data = file.get("ContentData")
-    name = file.get("FileName") or None
-    if not isinstance(data, str):
-        raise AttachmentError(
-            f"The attachment {name or ''!r} has no ContentData.",
-            "It is base64 text, or text with the encoding none.",
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    if isinstance(value, Mapping):
+        return [value]
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise MessageError(
+            f"Attachments: this is of type {type(value).__name__}, not a list.", "Give a list of objects."
         )
-    if encoding == "none":
-        content = data.encode()
-    elif encoding == "base64":
-        content = _decoded(data, str(name or ""))
-    else:
-        raise AttachmentError(f"ContentTransferEncoding: {encoding!r} is neither base64 nor none.")
-    plain = encoding == "none" and _plain_text(content)
-    return Attachment(
-        content,
-        name,
-        file.get("ContentType") or None,
-        file.get("ContentId") or None,
-        "none" if plain else "base64",
-    )
-
-
-def _plain_text(content: bytes) -> bool:
-    """Tell whether content that came unencoded can also travel so."""
-    try:
-        Attachment(content, "x", "text/plain", None, "none")
-    except AttachmentError:
-        return False
-    return True
-
-
-def _decoded(data: str, name: str) -> bytes:
-    try:
-        return base64.b64decode("".join(data.split()), validate=True)
-    except (binascii.Error, ValueError):
-        cause = f"The ContentData of {name!r} is not base64."
-        raise AttachmentError(cause, "Encode it, or say ContentTransferEncoding: none for text.") from None
-
-
-def _connector_json(file: Attachment) -> dict[str, str]:
-    plain = file.transfer_encoding == "none"
-    found = {
-        "ContentData": file.content.decode() if plain else base64.b64encode(file.content).decode(),
-        "ContentType": file.type,
-        "ContentTransferEncoding": "none" if plain else "base64",
-        "FileName": file.name,
-    }
-    return found | ({"ContentId": file.content_id} if file.content_id else {})
+    return list(value)
 
 
 # ----------------------------------------------------------------------------------------- display
@@ -603,7 +620,7 @@ def _header_block(message: Message) -> list[tuple[str, str]]:
         ("Subject", message.subject),
         ("Importance", message.importance if message.importance != "normal" else ""),
         ("Attached", ", ".join(f"{a.name} ({_size(a.size)})" for a in message._sorted_files()[1])),  # noqa: SLF001 - the same module
-        ("Note", "; ".join(message.warnings)),
+        ("Note", "; ".join([*message.warnings, *_remote_note(message)])),
     ]
     return [(name, value) for name, value in rows if value]
 
@@ -612,6 +629,12 @@ def _size(count: int) -> str:
     if count < 1024:  # noqa: PLR2004 - one kB
         return f"{count} B"
     return f"{count / 1024:,.0f} kB" if count < 2**20 else f"{count / 2**20:,.1f} MB"
+
+
+def _remote_note(message: Message) -> list[str]:
+    return (
+        ["images from the web are not loaded in this preview"] if _REMOTE.search(message.html or "") else []
+    )
 
 
 def _preview_text(message: Message) -> str:
@@ -623,22 +646,33 @@ def preview_html(message: Message, *, height: int = 420) -> str:
     """Return the mail as a reader sees it: its headers, and its body in an iframe that runs nothing.
 
     The iframe has neither scripts nor this page's origin, and loads nothing from elsewhere.
+
+    Args:
+        message: The mail; it needs no sender.
+        height: Of the body, in CSS pixels; a short text takes less.
     """
     rows = "".join(
         f'<div style="display:flex;gap:8px"><span style="flex:0 0 84px;opacity:.72">{name}</span>'
-        f"<span>{html.escape(value)}</span></div>"
+        f'<span style="min-width:0{";font-weight:600" if name == "Subject" else ""}">{html.escape(value)}</span></div>'
         for name, value in _header_block(message)
     )
     document = message.html
     if document is None:
-        document = f'<pre style="white-space:pre-wrap;font:14px/1.5 monospace;margin:16px">{html.escape(message.text or "")}</pre>'
-    images = {a.content_id: a for a in message.inline}
+        text = message.text or ""
+        document = (
+            f'<pre style="white-space:pre-wrap;font:14px/1.5 monospace;margin:16px">{html.escape(text)}</pre>'
+        )
+        lines = sum(1 + len(line) // _PREVIEW_COLUMNS for line in text.splitlines())
+        height = min(height, 40 + 21 * max(lines, 2))
+    images = {
+        a.content_id: a for a in (*message.inline, *message.attach) if a.type.lower().startswith("image/")
+    }
 
     def shown(found: re.Match[str]) -> str:
-        image = images.get(found[1])
+        image = images.get(found[1]) or images.get(_plain_id(found[1]))
         if image is None:
             return found[0]
-        return f"data:{image.type};base64,{base64.b64encode(image.content).decode()}"
+        return f"data:{mime.parameters_of(image.type)[0]};base64,{base64.b64encode(image.content).decode()}"
 
     return _html.card(
         f'<div style="padding:6px 0">{rows}</div>'

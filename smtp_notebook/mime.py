@@ -11,6 +11,7 @@ mail to a non-ASCII local part has raw UTF-8 headers (RFC 6532).
 from __future__ import annotations
 
 import base64
+import dataclasses
 import datetime as dt
 import io
 import re
@@ -30,7 +31,7 @@ from typing import Any
 from smtp_notebook.addresses import CONTROL, Address, shortened
 from smtp_notebook.outcome import MessageError
 
-__all__ = ["Draft", "Part", "check_gate", "new_message_id", "to_bytes"]
+__all__ = ["Draft", "Part", "canonical", "check_gate", "new_message_id", "parameters_of", "to_bytes"]
 
 _LINE = 76
 _WORD = 75
@@ -40,9 +41,16 @@ _PLAIN = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
 _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _Q_UNSAFE = re.compile(rb"[^A-Za-z0-9!*+/-]")
 _QP_UNSAFE = re.compile(rb"[^\x21-\x3c\x3e-\x7e \t]")
-_TOKEN = re.compile(r"[A-Za-z0-9!#$&^_.+-]+")
 _ATTRIBUTE_CHARACTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
-_PLAIN_FILE = re.compile(r"[A-Za-z0-9 !#$%&'()+,.;=@\[\]^_`{}~-]*")
+#: Headers whose grammar has no encoded words: they go as they are, or not at all (RFC 2047, 5).
+_STRUCTURED = frozenset(
+    {"in-reply-to", "references", "list-unsubscribe", "list-unsubscribe-post"}
+    | {"list-archive", "list-help", "list-owner", "list-post", "list-subscribe"}
+)
+_ROOM_FOR_A_WORD = 30
+_PARAMETER = re.compile(r'[^";]+(?:"[^"]*")?|;[^";]+(?:"[^"]*")?')
+#: No semicolon: some readers split parameters there even inside quotes.
+_PLAIN_FILE = re.compile(r"[A-Za-z0-9 !#$%&'()+,.=@\[\]^_`{}~-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +59,7 @@ class Part:
 
     Attributes:
         content: Its bytes, decoded.
-        type: Its media type, such as ``image/png``.
+        type: Its media type, such as ``image/png``, or ``text/calendar; method=REQUEST``.
         filename: Its name, or "".
         content_id: Its Content-ID without brackets, or "".
         transfer_encoding: ``base64``, or ``7bit`` for ASCII content with short lines.
@@ -71,7 +79,8 @@ class Draft:
     """A mail as intent: everything decoded, nothing encoded yet.
 
     Attributes:
-        headers: Further headers, unstructured.
+        receipt_to: Who is told that the mail was shown (Disposition-Notification-To, RFC 8098).
+        headers: Further headers, each name once.
         inline: Images that *html* shows by ``cid:``.
     """
 
@@ -79,6 +88,7 @@ class Draft:
     to: tuple[Address, ...] = ()
     cc: tuple[Address, ...] = ()
     reply_to: tuple[Address, ...] = ()
+    receipt_to: tuple[Address, ...] = ()
     subject: str = ""
     date: dt.datetime
     message_id: str
@@ -91,7 +101,18 @@ class Draft:
     @property
     def smtputf8(self) -> bool:
         """Whether a header address has a non-ASCII local part, so that headers are raw UTF-8."""
-        return any(a.needs_smtputf8 for a in (self.from_, *self.to, *self.cc, *self.reply_to))
+        return any(a.needs_smtputf8 for _, found in self.mailboxes for a in found)
+
+    @property
+    def mailboxes(self) -> tuple[tuple[str, tuple[Address, ...]], ...]:
+        """The headers that hold addresses, in the order in which they are written."""
+        return (
+            ("From", (self.from_,)),
+            ("Reply-To", self.reply_to),
+            ("To", self.to),
+            ("Cc", self.cc),
+            ("Disposition-Notification-To", self.receipt_to),
+        )
 
 
 def new_message_id(domain: str) -> str:
@@ -268,10 +289,7 @@ def _filename(name: str) -> str:
 
 
 def _header_lines(draft: Draft) -> list[tuple[str, str]]:
-    lines = [("From", _mailboxes("From", (draft.from_,), draft))]
-    for name, found in (("Reply-To", draft.reply_to), ("To", draft.to), ("Cc", draft.cc)):
-        if found:
-            lines.append((name, _mailboxes(name, found, draft)))
+    lines = [(name, _mailboxes(name, found, draft)) for name, found in draft.mailboxes if found]
     lines += [
         ("Subject", _unstructured("Subject", draft.subject)),
         ("Date", format_datetime(draft.date)),
@@ -288,6 +306,11 @@ def _unstructured(name: str, value: str, longest: int = 66) -> str:
     _refuse_control(name, value)
     if not value:
         return ""
+    if name.lower() in _STRUCTURED:
+        if not _PLAIN.fullmatch(value):
+            cause = f"{name}: {shortened(value)} is not plain ASCII, which this header must be."
+            raise MessageError(cause, "Percent-encode what is not, or leave it out.")
+        return _folded(name, value.split(" "))
     if _PLAIN.fullmatch(value) and "=?" not in value and max(map(len, value.split(" "))) <= longest:
         return _folded(name, value.split(" "))
     return _folded(name, _encoded_words(value, _LINE - len(name) - 2))
@@ -320,6 +343,8 @@ def _phrase(name: str, room: int) -> list[str]:
 
 def _encoded_words(value: str, room: int) -> list[str]:
     """Return encoded words of at most 75 characters, the first at most *room*; whole characters each."""
+    # A name so long that no word fits beside it has the line to itself; see _folded.
+    room = min(room, _WORD) if room >= _ROOM_FOR_A_WORD else _WORD
     data = value.encode()
     q_length = len(data) + 2 * len(_Q_UNSAFE.findall(data)) - 2 * data.count(b" ")
     kind = "q" if q_length <= (len(data) + 2) // 3 * 4 else "b"
@@ -327,7 +352,7 @@ def _encoded_words(value: str, room: int) -> list[str]:
     pending = b""
     for character in value:
         coded = character.encode()
-        if pending and len(_word(pending + coded, kind)) > (min(room, _WORD) if not words else _WORD):
+        if pending and len(_word(pending + coded, kind)) > (_WORD if words else room):
             words.append(_word(pending, kind))
             pending = b""
         pending += coded
@@ -345,6 +370,8 @@ def _folded(name: str, atoms: Sequence[str]) -> str:
     """Join atoms by spaces, with a line break before one where the line would pass 76 characters."""
     out = atoms[0]
     length = len(name) + 2 + len(atoms[0].encode())
+    if length > _LINE and out.startswith("=?"):
+        out, length = f"\r\n {out}", 1 + len(out)
     for atom in atoms[1:]:
         width = len(atom.encode())
         if length + 1 + width > _LINE:
@@ -372,38 +399,53 @@ def check_gate(content: bytes, draft: Draft) -> None:
     Raises:
         MessageError: They differ, and where; the mail must not leave.
     """
-    _check_lines(content)
+    _check_lines(content, draft)
     # A mail with raw UTF-8 headers is text; the bytes parser would take them for a broken encoding.
     parsed: Any = message_from_string(content.decode(), policy=policy.default) if draft.smtputf8 else None
     parsed = parsed or message_from_bytes(content, policy=policy.default)
     _same("header names", Counter(n.lower() for n in parsed.keys()), _expected_names(draft))  # noqa: SIM118 - keys() has every occurrence
     _same("Subject", str(parsed["subject"]), draft.subject)
-    for name, meant in (("From", (draft.from_,)), ("To", draft.to), ("Cc", draft.cc), ("Reply-To", draft.reply_to)):
-        _check_mailboxes(name, parsed, content, meant, draft)
+    _same("Message-ID", str(parsed["message-id"]), draft.message_id)
+    # In UTC: a moment that its zone's clocks show twice equals nothing in another zone (PEP 495).
+    _same("Date", parsed["date"].datetime.astimezone(dt.UTC), _whole_second(draft.date))
+    older: Any = message_from_string(content.partition(b"\r\n\r\n")[0].decode())
+    for name, meant in draft.mailboxes:
+        _check_mailboxes(name, (parsed, older), meant, draft)
     for name, value in draft.headers:
         _same(name, " ".join(str(parsed[name]).split()), " ".join(value.split()))
-    _same("parts", list(_leaves(parsed)), _expected_leaves(draft))
+    _check_leaves(list(_leaves(parsed)), _expected_leaves(draft))
 
 
-def _check_mailboxes(name: str, parsed: Any, content: bytes, meant: Sequence[Address], draft: Draft) -> None:
-    """Compare a header's mailboxes: the specs by one of the stdlib's parsers, the names by the other.
+def _whole_second(moment: dt.datetime) -> dt.datetime:
+    return moment.replace(microsecond=0).astimezone(dt.UTC)
+
+
+def _check_mailboxes(name: str, parsers: tuple[Any, Any], meant: Sequence[Address], draft: Draft) -> None:
+    """Compare a header's mailboxes: the specs by both of the stdlib's parsers, the names by the older one.
 
     The newer one keeps the blank between two encoded words of a phrase, which RFC 2047, 6.2 drops; the
-    older one does not.
+    older one does not. The newer one takes Disposition-Notification-To for text.
     """
+    parsed, older = parsers
     specs = [_spec(a, draft) for a in meant]
-    found = parsed[name].addresses if parsed[name] is not None else ()
-    _same(name, [a.addr_spec for a in found], specs)
-    older = message_from_string(content.partition(b"\r\n\r\n")[0].decode())
+    if name != "Disposition-Notification-To":
+        found = parsed[name].addresses if parsed[name] is not None else ()
+        _same(name, [a.addr_spec for a in found], specs)
     lines = [re.sub(r"\r?\n(?=[ \t])", "", value) for value in older.get_all(name, [])]
     pairs = [(str(make_header(decode_header(n))), spec) for n, spec in getaddresses(lines)]
     _same(name, pairs, [(a.display_name, spec) for a, spec in zip(meant, specs, strict=True)])
 
 
-def _check_lines(content: bytes) -> None:
-    if re.search(rb"(?<!\r)\n|\r(?!\n)|\0", content):
+def _check_lines(content: bytes, draft: Draft) -> None:
+    head = content.partition(b"\r\n\r\n")[0]
+    if (
+        not content.count(b"\r\n") == content.count(b"\n") == content.count(b"\r")
+        or b"\0" in content
+        or re.search(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", head)
+        or not (draft.smtputf8 or content.isascii())
+    ):
         raise MessageError(
-            "The mail has a bare line end or a NUL in it.",
+            "The mail has a bare line end, a control character or an 8-bit octet in it.",
             "This is a fault of the builder; please report it.",
         )
     longest = max(map(len, content.split(b"\r\n")))
@@ -419,8 +461,8 @@ def _same(what: str, found: object, meant: object) -> None:
 
 
 def _expected_names(draft: Draft) -> Counter[str]:
-    names = ["from", "subject", "date", "message-id", "mime-version", "content-type"]
-    names += [n for n, v in (("to", draft.to), ("cc", draft.cc), ("reply-to", draft.reply_to)) if v]
+    names = ["subject", "date", "message-id", "mime-version", "content-type"]
+    names += [name.lower() for name, found in draft.mailboxes if found]
     names += [name.lower() for name, _ in draft.headers]
     if not (draft.attachments or (draft.html is not None and (draft.text is not None or draft.inline))):
         names.append("content-transfer-encoding")
@@ -432,7 +474,16 @@ def _spec(address: Address, draft: Draft) -> str:
     return address.addr_spec if draft.smtputf8 and address.needs_smtputf8 else address.wire
 
 
-_Leaf = tuple[str, str, str, str, bytes]
+@dataclass(frozen=True, slots=True)
+class _Leaf:
+    """What a reader gets of one leaf."""
+
+    type: str
+    parameters: dict[str, str]
+    disposition: str
+    filename: str
+    content_id: str
+    content: bytes
 
 
 def _leaves(parsed: EmailMessage) -> Iterable[_Leaf]:
@@ -440,24 +491,48 @@ def _leaves(parsed: EmailMessage) -> Iterable[_Leaf]:
         if part.is_multipart():
             continue
         content = part.get_payload(decode=True)
-        yield (
-            part.get_content_type(),
-            part.get_content_disposition() or "",
-            part.get_filename() or "",
-            str(part["content-id"] or "").strip("<>"),
-            content if isinstance(content, bytes) else b"",
+        kind: Any = part["content-type"]
+        place: Any = part["content-disposition"]
+        yield _Leaf(
+            type=part.get_content_type(),
+            parameters={name.lower(): value for name, value in kind.params.items()},
+            disposition=part.get_content_disposition() or "",
+            # get_filename() would also take quotes and brackets away that belong to the name.
+            filename=str(place.params.get("filename", "")) if place is not None else "",
+            content_id=str(part["content-id"] or "").removeprefix("<").removesuffix(">"),
+            content=content if isinstance(content, bytes) else b"",
         )
 
 
 def _expected_leaves(draft: Draft) -> list[_Leaf]:
     leaves: list[_Leaf] = []
+    utf8 = {"charset": "utf-8"}
     if draft.text is not None or draft.html is None:
-        leaves.append(("text/plain", "", "", "", canonical(draft.text or "").encode()))
+        leaves.append(_Leaf("text/plain", utf8, "", "", "", canonical(draft.text or "").encode()))
     if draft.html is not None:
-        leaves.append(("text/html", "", "", "", canonical(draft.html).encode()))
+        leaves.append(_Leaf("text/html", utf8, "", "", "", canonical(draft.html).encode()))
         leaves += [_expected_leaf(p, "inline") for p in draft.inline]
     return leaves + [_expected_leaf(p, "attachment") for p in draft.attachments]
 
 
 def _expected_leaf(part: Part, disposition: str) -> _Leaf:
-    return part.type.lower(), disposition, part.filename, part.content_id, part.content
+    kind, parameters = parameters_of(part.type)
+    if part.charset:
+        parameters["charset"] = part.charset
+    return _Leaf(kind, parameters, disposition, part.filename, part.content_id, part.content)
+
+
+def parameters_of(media_type: str) -> tuple[str, dict[str, str]]:
+    """Split ``text/calendar; method=REQUEST`` into the type in lower case and its parameters."""
+    kind, *rest = _PARAMETER.findall(media_type)
+    pairs = (piece.strip(" ;").partition("=") for piece in rest)
+    return kind.strip().lower(), {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs}
+
+
+def _check_leaves(found: Sequence[_Leaf], meant: Sequence[_Leaf]) -> None:
+    _same("The number of parts", len(found), len(meant))
+    for got, wanted in zip(found, meant, strict=True):
+        what = wanted.filename or wanted.type
+        for attribute in dataclasses.fields(_Leaf):
+            label = f"{what}, {attribute.name.replace('_', ' ')}"
+            _same(label, getattr(got, attribute.name), getattr(wanted, attribute.name))

@@ -134,7 +134,9 @@ class Server:
             verb, _, argument = text.partition(" ")
             verb = verb.upper()
             if verb in {"EHLO", "HELO"}:
-                await self._answer(writer, verb.lower(), self._greeting(secure=secure) if verb == "EHLO" else "250 scripted")
+                await self._answer(
+                    writer, verb.lower(), self._greeting(secure=secure) if verb == "EHLO" else "250 scripted"
+                )
             elif verb == "STARTTLS":
                 said = await self._answer(writer, "starttls", "220 go ahead")
                 if said.startswith("220"):

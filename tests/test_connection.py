@@ -59,7 +59,13 @@ def folder(tmp_path, monkeypatch):
         ("smtp://mail.example.com", "starttls", "mail.example.com", 587, ""),
         ("smtps://ann@mail.example.com", "tls", "mail.example.com", 465, "ann"),
         ("smtp+plain://127.0.0.1:2525", "plain", "127.0.0.1", 2525, ""),
-        ("smtp://ann%40example.com@mail.example.com:25", "starttls", "mail.example.com", 25, "ann@example.com"),
+        (
+            "smtp://ann%40example.com@mail.example.com:25",
+            "starttls",
+            "mail.example.com",
+            25,
+            "ann@example.com",
+        ),
         ("smtp://ann@example.com@mail.example.com", "starttls", "mail.example.com", 587, "ann@example.com"),
         ("smtp+plain://[::1]:26", "plain", "::1", 26, ""),
         ("SMTP://mail.example.com/", "starttls", "mail.example.com", 587, ""),
@@ -182,7 +188,12 @@ def test_without_any_way_to_a_password_the_error_names_them_all():
 
 
 def test_a_saved_connection_comes_back_without_its_secret_in_the_file(folder, drawer):
-    made = Connection.from_url("smtp://ann@mail.example.com", sender="ann@example.com", allow=["example.com"], password=lambda: PASSWORD)
+    made = Connection.from_url(
+        "smtp://ann@mail.example.com",
+        sender="ann@example.com",
+        allow=["example.com"],
+        password=lambda: PASSWORD,
+    )
     made.save("work")
     assert saved_names() == ["work"]
     found = connect("work")
@@ -246,7 +257,16 @@ def test_allow_compares_whole_domains_in_their_wire_form(allow, address, allowed
     assert Connection.from_url("smtp://mail.example.com", allow=allow).allows(address) is allowed
 
 
-@pytest.mark.parametrize(("host", "local"), [("localhost", True), ("127.0.0.9", True), ("[::1]", True), ("mail.example.com", False), ("localhost.example.com", False)])
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("localhost", True),
+        ("127.0.0.9", True),
+        ("[::1]", True),
+        ("mail.example.com", False),
+        ("localhost.example.com", False),
+    ],
+)
 def test_only_this_machine_is_loopback(host, local):
     assert Connection.from_url(f"smtp+plain://{host}").is_loopback is local
 

@@ -38,7 +38,9 @@ def test_garbage_is_a_reply_error_or_waits_for_more(pieces):
         assert "\n" not in str(error)
 
 
-@pytest.mark.parametrize("data", [b"hello\r\n", b"25\r\n", b"999 x\r\n", b"\r\n", b"250-a\r\n251 b\r\n", b"2" * 9000])
+@pytest.mark.parametrize(
+    "data", [b"hello\r\n", b"25\r\n", b"999 x\r\n", b"\r\n", b"250-a\r\n251 b\r\n", b"2" * 9000]
+)
 def test_what_is_no_reply_is_an_error(data):
     with pytest.raises(ReplyError):
         ReplyReader().feed(data)

@@ -57,7 +57,8 @@ def test_the_oldest_mails_go_when_it_is_full(sandbox):
 
 def test_many_threads_may_send_at_once(sandbox):
     threads = [
-        threading.Thread(target=send, kwargs={"to": f"u{i}@example.com", "body": "x", "via": sandbox}) for i in range(8)
+        threading.Thread(target=send, kwargs={"to": f"u{i}@example.com", "body": "x", "via": sandbox})
+        for i in range(8)
     ]
     for thread in threads:
         thread.start()
@@ -101,7 +102,11 @@ def test_the_inbox_shows_hostile_mail_as_text_or_inside_a_locked_frame(sandbox):
 
 def test_unreadable_mail_is_kept_and_shown(sandbox):
     with smtplib.SMTP("127.0.0.1", sandbox.connection.port) as client:
-        client.sendmail("a@example.com", ["b@example.com"], b"Subject: =?x?q?\xff?=\r\nTo: <\r\nContent-Type: ;;\r\n\r\n\xff\r\n")
+        client.sendmail(
+            "a@example.com",
+            ["b@example.com"],
+            b"Subject: =?x?q?\xff?=\r\nTo: <\r\nContent-Type: ;;\r\n\r\n\xff\r\n",
+        )
     assert len(sandbox.messages) == 1
     assert "1 message" in sandbox._repr_mimebundle_()["text/plain"]
 

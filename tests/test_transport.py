@@ -20,10 +20,14 @@ def envelope(*recipients, **more):
     return Envelope("me@example.com", recipients or ("ann@example.com",), **more)
 
 
-def deliver(server, *envelopes, password=None, scheme="smtp+plain", before_dot=None, content=MAIL, **settings):
+def deliver(
+    server, *envelopes, password=None, scheme="smtp+plain", before_dot=None, content=MAIL, **settings
+):
     """Deliver one mail per envelope, one after another, and return the verdicts."""
     user = settings.pop("user", "")
-    connection = Connection.from_url(server.url(scheme), user=user, **({"timeout": 5.0, "dot_timeout": 5.0} | settings))
+    connection = Connection.from_url(
+        server.url(scheme), user=user, **({"timeout": 5.0, "dot_timeout": 5.0} | settings)
+    )
 
     async def permitted():
         if before_dot is not None:
@@ -32,7 +36,9 @@ def deliver(server, *envelopes, password=None, scheme="smtp+plain", before_dot=N
     async def work():
         transport = SmtpTransport(connection, password)
         try:
-            return [await transport.deliver(e, content, before_dot=permitted) for e in envelopes or (envelope(),)]
+            return [
+                await transport.deliver(e, content, before_dot=permitted) for e in envelopes or (envelope(),)
+            ]
         finally:
             await transport.aclose()
 
@@ -49,7 +55,9 @@ def test_a_mail_arrives_octet_for_octet_dots_included():
 
 def test_a_connection_carries_many_mails_and_is_replaced_after_its_share():
     with Server() as server:
-        verdicts = deliver(server, *[envelope(f"u{i}@example.com") for i in range(7)], messages_per_connection=3)
+        verdicts = deliver(
+            server, *[envelope(f"u{i}@example.com") for i in range(7)], messages_per_connection=3
+        )
     assert {v.state for v in verdicts} == {State.SENT}
     assert server.log.connections == 3
     assert [m.recipients for m in server.log.mails] == [[f"u{i}@example.com"] for i in range(7)]
@@ -97,7 +105,9 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("script", "state", "status", "copies"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
+@pytest.mark.parametrize(
+    ("script", "state", "status", "copies"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS]
+)
 def test_every_fault_has_its_outcome_and_its_number_of_copies(script, state, status, copies):
     with Server(script) as server:
         (verdict,) = deliver(server)
@@ -150,7 +160,9 @@ def test_when_all_are_refused_no_data_is_asked_for_and_a_temporary_answer_decide
     assert "DATA" not in server.log.commands
 
 
-@pytest.mark.parametrize("script", [{"mail": ["550 5.1.8 no", None]}, {"rcpt": ["550 5.1.1 no", None]}, {"data": ["554 no", None]}])
+@pytest.mark.parametrize(
+    "script", [{"mail": ["550 5.1.8 no", None]}, {"rcpt": ["550 5.1.1 no", None]}, {"data": ["554 no", None]}]
+)
 def test_after_an_unfinished_transaction_the_next_mail_begins_with_a_reset(script):
     with Server(script) as server:
         first, second = deliver(server, envelope("a@example.com"), envelope("b@example.com"))
@@ -298,7 +310,9 @@ def bad_tls(kind, authority):
 
 @pytest.mark.parametrize("scheme", ["smtp", "smtps"])
 @pytest.mark.parametrize("kind", ["self-signed", "wrong host"])
-def test_an_unverified_certificate_gets_no_login_and_no_mail_and_ends_the_run(authority, ca_file, kind, scheme):
+def test_an_unverified_certificate_gets_no_login_and_no_mail_and_ends_the_run(
+    authority, ca_file, kind, scheme
+):
     context = bad_tls(kind, authority)
     sides = {"starttls": context} if scheme == "smtp" else {"tls": context}
     with Server(login=("ann", "hunter2"), **sides) as server:
@@ -329,7 +343,9 @@ def test_a_wrong_password_is_one_login_whatever_the_number_of_mails_waiting():
         async def permitted():
             return None
 
-        mails = (transport.deliver(envelope(f"u{i}@example.com"), MAIL, before_dot=permitted) for i in range(20))
+        mails = (
+            transport.deliver(envelope(f"u{i}@example.com"), MAIL, before_dot=permitted) for i in range(20)
+        )
         verdicts = await asyncio.gather(*mails)
         await transport.aclose()
         return verdicts
