@@ -19,6 +19,7 @@ _COLOURS = {
     "deferred": _DOUBT,
     "in_doubt": _DOUBT,
 }
+_SHORT = 36
 _TEXT = "color:var(--jp-ui-font-color1,inherit)"
 _LINE = "var(--jp-border-color2,#d0d7de)"
 
@@ -43,12 +44,20 @@ def outcome(state: str, text: str) -> str:
     return card(f"{badge(state, state.replace('_', ' '))}{html.escape(text)}")
 
 
+def _wrapping(text: str) -> str:
+    """Return how a cell breaks: a word or an address never, a sentence between its words."""
+    return "white-space:nowrap" if len(text) <= _SHORT else "min-width:180px;overflow-wrap:break-word"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a left-aligned table that scrolls when it is wider than its cell."""
     cell = f"text-align:left;vertical-align:top;padding:3px 10px 3px 0;border-bottom:1px solid {_LINE}"
-    tops = "".join(f'<th style="{cell};font-weight:600">{html.escape(h)}</th>' for h in head)
+    tops = "".join(
+        f'<th style="{cell};font-weight:600;white-space:nowrap">{html.escape(h)}</th>' for h in head
+    )
     lines = "".join(
-        "<tr>" + "".join(f'<td style="{cell}">{html.escape(c)}</td>' for c in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f'<td style="{cell};{_wrapping(c)}">{html.escape(c)}</td>' for c in row) + "</tr>"
+        for row in rows
     )
     style = "border-collapse:collapse;margin:4px 0"
     return f'<div style="overflow-x:auto"><table style="{style}"><tr>{tops}</tr>{lines}</table></div>'

@@ -272,9 +272,8 @@ def _entry(message: Received, *, opened: bool) -> str:
         '<summary style="cursor:pointer;padding:6px 0">'
         f'<strong>{subject}</strong> <span style="opacity:.72">· to {to} · {time}</span></summary>'
     )
-    hidden = set(message.recipients) - {
-        a.strip("<>").lower() for a in re.findall(r"[^\s<>,;]+@[^\s<>,;]+", to)
-    }
+    named = re.findall(r"[^\s<>,;]+@[^\s<>,;]+", f"{message.header('to')} {message.header('cc')}")
+    hidden = set(message.recipients) - set(named)
     rows = [
         ("From", message.header("from")),
         ("To", message.header("to")),
