@@ -20,12 +20,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from email import message_from_bytes, message_from_string, policy
+from email import message_from_bytes, message_from_string, policy, utils
 from email.generator import BytesGenerator
 from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.message import Message as Node
-from email.utils import format_datetime, getaddresses
+from email.utils import format_datetime
 from typing import Any
 
 from smtp_notebook.addresses import CONTROL, Address, shortened
@@ -42,6 +42,8 @@ _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`
 _Q_UNSAFE = re.compile(rb"[^A-Za-z0-9!*+/-]")
 _QP_UNSAFE = re.compile(rb"[^\x21-\x3c\x3e-\x7e \t]")
 _ATTRIBUTE_CHARACTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+#: Newer Pythons' strict way refuses domain literals; what it guards against, the other parser sees.
+_LENIENT: dict[str, Any] = {"strict": False} if hasattr(utils, "supports_strict_parsing") else {}
 #: Headers whose grammar has no encoded words: they go as they are, or not at all (RFC 2047, 5).
 _STRUCTURED = frozenset(
     {"in-reply-to", "references", "list-unsubscribe", "list-unsubscribe-post"}
@@ -432,7 +434,7 @@ def _check_mailboxes(name: str, parsers: tuple[Any, Any], meant: Sequence[Addres
         found = parsed[name].addresses if parsed[name] is not None else ()
         _same(name, [a.addr_spec for a in found], specs)
     lines = [re.sub(r"\r?\n(?=[ \t])", "", value) for value in older.get_all(name, [])]
-    pairs = [(str(make_header(decode_header(n))), spec) for n, spec in getaddresses(lines)]
+    pairs = [(str(make_header(decode_header(n))), spec) for n, spec in utils.getaddresses(lines, **_LENIENT)]
     _same(name, pairs, [(a.display_name, spec) for a, spec in zip(meant, specs, strict=True)])
 
 
