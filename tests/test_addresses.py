@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_notebook import Address, AddressError
-from smtp_notebook.addresses import parse_addresses, split_addresses, split_mailbox
+from smtp_notebook.addresses import make_address, parse_addresses, split_addresses, split_mailbox
 
 GOOD = [
     ("ann@example.com", "", "ann@example.com"),
@@ -161,6 +161,17 @@ def test_a_control_character_anywhere_is_an_error_that_says_so(control, place):
 def test_semicolons_and_commas_separate_outside_quotes_and_brackets():
     text = 'Ann <a@example.com>; "Bob; B, C" <b@example.com>,c@example.com;;, '
     assert [a.wire for a in parse_addresses(text)] == ["a@example.com", "b@example.com", "c@example.com"]
+
+
+def test_a_comma_in_brackets_separates_nothing():
+    assert split_addresses("Ann <a,b@example.com>; <x;y>,z") == ["Ann <a,b@example.com>", "<x;y>", "z"]
+
+
+@pytest.mark.parametrize("part", ["addr_spec", "display_name"])
+def test_no_part_of_an_address_holds_a_control_character(part):
+    parts = {"addr_spec": "ann@example.com", "display_name": "Ann"}
+    with pytest.raises(AddressError, match="line break"):
+        make_address(**(parts | {part: parts[part] + "\nBcc: x@example.net"}))
 
 
 def test_a_list_may_mix_texts_and_addresses():

@@ -5,9 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import email
 import html as html_module
+import http.server
 import io
 import os
 import re
+import subprocess
+import threading
+import warnings
 import zipfile
 from email import policy
 
@@ -304,7 +308,8 @@ def test_text_in_a_workbook_is_never_a_formula():
     ],
 )
 def test_a_frame_that_a_format_cannot_hold_is_refused_and_never_cut(frame, name):
-    with pytest.raises(AttachmentError) as caught:
+    with warnings.catch_warnings(), pytest.raises(AttachmentError) as caught:
+        warnings.simplefilter("ignore")  # as in a notebook, where a warning stops nothing
         Attachment(frame, name)
     assert caught.value.fix
     assert "\n" not in str(caught.value)
@@ -555,3 +560,40 @@ REMOTE = """<!doctype html><html><head><base href="{0}/base/"><link rel=styleshe
 <object data="{0}/object"></object><embed src="{0}/embed"><svg><image href="{0}/svg" /><use href="{0}/use#x" /></svg>
 <script src="{0}/script"></script><script>new Image().src="{0}/js";document.title="ran"</script><input type=image src="{0}/input">
 <form action="{0}/form" id=f></form><img src=x onerror="this.onerror=null;this.src='{0}/onerror'"><math><maction xlink:href="{0}/math">x</maction></math></body></html>"""
+
+
+@pytest.mark.browser
+def test_a_preview_fetches_nothing_and_runs_nothing(chromium, tmp_path):
+    """Whatever a body names on the network, opening its preview in a real browser asks for none of it."""
+    asked = []
+
+    class Trap(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Trap) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        body = REMOTE.format(f"http://127.0.0.1:{server.server_port}")
+        page = tmp_path / "page.html"
+        command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        command += [
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=4000",
+            "--dump-dom",
+            page.as_uri(),
+        ]
+        found = {}
+        for name, content in (("bare", body), ("preview", preview_html(make(body=body, format="html")))):
+            asked.clear()
+            page.write_text(f"<!doctype html><meta charset=utf-8>{content}", encoding="utf-8")
+            done = subprocess.run(command, check=True, capture_output=True, timeout=120)
+            found[name] = list(asked)
+            assert b"text" in done.stdout
+        server.shutdown()
+    assert len(found["bare"]) > 5, "the trap itself does not work"
+    assert found["preview"] == []

@@ -179,6 +179,9 @@ def test_any_custom_header_value_adds_no_header(text):
     assert fast_mail_parser.parse_email(content).headers["X-Note"] == [wanted]
 
 
+@example("A" * 56, "é" * 40)
+@example("A" * 56, "😀")
+@example("A" * 40, "x" * 900)
 @given(name=st.text(string.ascii_letters + string.digits + "-", min_size=1, max_size=56), value=header_text)
 @settings(max_examples=100, deadline=None)
 def test_a_headers_name_may_be_long_and_still_no_line_is(name, value):
