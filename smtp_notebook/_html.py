@@ -5,10 +5,26 @@ Everything given is escaped here, except what a caller hands to `card`.
 
 from __future__ import annotations
 
+import base64
 import html
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
+from urllib.parse import unquote
 
-__all__ = ["badge", "card", "frame", "outcome", "table"]
+__all__ = [
+    "CID",
+    "QUOTE",
+    "badge",
+    "card",
+    "cids",
+    "frame",
+    "outcome",
+    "plain",
+    "plain_cid",
+    "quiet",
+    "table",
+    "with_images",
+]
 
 _GOOD, _QUIET, _BAD, _DOUBT = "#1a7f37", "#57606a", "#b42318", "#9a6700"
 _COLOURS = {
@@ -39,6 +55,11 @@ def card(body: str) -> str:
     return f'<div style="{style};overflow-wrap:anywhere">{body}</div>'
 
 
+def quiet(text: str) -> str:
+    """Return words that may be read last."""
+    return f'<span style="opacity:.72">{html.escape(text)}</span>'
+
+
 def outcome(state: str, text: str) -> str:
     """Return one outcome as a card."""
     return card(f"{badge(state, state.replace('_', ' '))}{html.escape(text)}")
@@ -63,6 +84,43 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div style="overflow-x:auto"><table style="{style}"><tr>{tops}</tr>{lines}</table></div>'
 
 
+QUOTE = r"""(?:["']|&quot;|&#3[49];)"""
+#: A reference to a part of the same mail, by its Content-ID (RFC 2392).
+CID = re.compile(rf"cid:((?:(?!{QUOTE})[^\s)>])+)", re.IGNORECASE)
+
+
+def plain_cid(identifier: str) -> str:
+    """Return the Content-ID that a ``cid:`` names: RFC 2392 percent-encodes it, and HTML may escape it."""
+    return unquote(html.unescape(identifier))
+
+
+def cids(document: str | None) -> set[str]:
+    """Return the Content-IDs that *document* refers to, as written and as meant."""
+    found = [match[1] for match in CID.finditer(document or "")]
+    return {*found, *map(plain_cid, found)}
+
+
+def with_images(document: str, image: Callable[[str], tuple[str, bytes] | None]) -> str:
+    """Return *document* with each ``cid:`` that *image* knows replaced by the image itself.
+
+    Args:
+        document: HTML.
+        image: Gives the media type and the octets of a Content-ID, or None.
+    """
+
+    def shown(found: re.Match[str]) -> str:
+        known = image(found[1]) or image(plain_cid(found[1]))
+        return f"data:{known[0]};base64,{base64.b64encode(known[1]).decode()}" if known else found[0]
+
+    return CID.sub(shown, document)
+
+
+def plain(text: str) -> str:
+    """Return text as a document that keeps its line breaks."""
+    style = "white-space:pre-wrap;font:14px/1.5 monospace;margin:16px"
+    return f'<pre style="{style}">{html.escape(text)}</pre>'
+
+
 _POLICY = (
     '<meta http-equiv="Content-Security-Policy" content="'
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
@@ -75,7 +133,8 @@ def frame(document: str, *, height: int = 420, title: str = "") -> str:
     It runs no script, has no origin, submits nothing and loads nothing: ``sandbox`` is empty, and the
     policy in front of the document allows images that it carries itself.
     """
-    source = html.escape(_POLICY + document)
+    # Without a document type in front of the policy the mail would be shown in quirks mode.
+    source = html.escape(f"<!doctype html>{_POLICY}{document}")
     style = "width:100%;border:1px solid var(--jp-border-color2,#d0d7de);border-radius:4px;background:#fff"
     return (
         f'<div><iframe sandbox="" title="{html.escape(title)}" style="{style};height:{height}px" '

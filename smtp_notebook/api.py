@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 from smtp_notebook import _sync
 from smtp_notebook import connection as connections
 from smtp_notebook.connection import Connection
+from smtp_notebook.fields import check_field_names
 from smtp_notebook.journal import PassingJournal
 from smtp_notebook.merge import (
     Frame,
@@ -27,7 +28,7 @@ from smtp_notebook.merge import (
     merged,
     with_sender,
 )
-from smtp_notebook.message import Message, check_field_names
+from smtp_notebook.message import Message
 from smtp_notebook.outcome import (
     DeliveryError,
     MailError,

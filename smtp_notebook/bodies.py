@@ -24,6 +24,8 @@ _TAGS = "html|head|body|div|p|br|table|thead|tbody|tr|td|th|span|h[1-6]|ul|ol|li
 _TAG = re.compile(rf"</?(?:{_TAGS})(?:\s[^<>]*)?/?>|<!doctype html", re.IGNORECASE)
 _CODE = re.compile(r"^(```|~~~).*?^\1|(`+)(?!`).+?(?<!`)\2(?!`)", re.DOTALL | re.MULTILINE)
 
+_DECLARATION = re.compile(r"<\?xml\s[^>]*>", re.IGNORECASE)
+
 # Colours that keep a contrast of 4.5 or more on the background of their scheme.
 _STYLE = """\
 body{margin:0;padding:0;background:#ffffff;color:#1f2328}
@@ -116,5 +118,7 @@ def html_to_text(html: str) -> str:
 
     if not html.strip():
         return ""
-    lines = [line.rstrip() for line in get_text(html, ParserConfig(display_links=True)).splitlines()]
+    # lxml refuses text that declares an encoding; the text has been decoded already.
+    bare = _DECLARATION.sub("", html, count=1)
+    lines = [line.rstrip() for line in get_text(bare, ParserConfig(display_links=True)).splitlines()]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n") + "\n"

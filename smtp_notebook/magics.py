@@ -28,7 +28,8 @@ from IPython.display import display
 from smtp_notebook import api
 from smtp_notebook import connection as connections
 from smtp_notebook.bodies import FORMATS
-from smtp_notebook.message import IMPORTANCES, Message
+from smtp_notebook.fields import IMPORTANCES
+from smtp_notebook.message import Message
 from smtp_notebook.outcome import DeliveryError, OptionError
 from smtp_notebook.sandbox import default_sandbox
 from smtp_notebook.template import Template

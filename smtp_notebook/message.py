@@ -5,95 +5,32 @@ Nothing here touches a network; files are read only by `Attachment`.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import datetime as dt
-import difflib
 import html
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from smtp_notebook import _html, bodies, mime
-from smtp_notebook.addresses import CONTROL, Address, parse_addresses, shortened
+from smtp_notebook import _html, bodies, fields, mime
+from smtp_notebook.addresses import Address
 from smtp_notebook.attachments import Attachment, files_of, named_properties, refuse_ambiguous, with_id
-from smtp_notebook.outcome import AddressError, MessageError, OptionError
+from smtp_notebook.outcome import MessageError
 
-__all__ = ["FIELDS", "IMPORTANCES", "Attachment", "Message", "check_field_names", "preview_html"]
+__all__ = ["Attachment", "Message", "preview_html"]
 
-FIELDS: tuple[str, ...] = (
-    "to",
-    "cc",
-    "bcc",
-    "reply_to",
-    "from_",
-    "subject",
-    "body",
-    "format",
-    "importance",
-    "attach",
-    "inline",
-    "headers",
-    "read_receipt",
-    "unsubscribe",
-)
-IMPORTANCES = ("low", "normal", "high")
-_FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+^_`|~-]{1,60}")
-_OURS = {
-    "from": "from_",
-    "to": "to",
-    "cc": "cc",
-    "bcc": "bcc",
-    "reply-to": "reply_to",
-    "subject": "subject",
-    "importance": "importance",
-    "x-priority": "importance",
-    "x-msmail-priority": "importance",
-    "list-unsubscribe": "unsubscribe",
-    "list-unsubscribe-post": "unsubscribe",
-    "disposition-notification-to": "read_receipt",
-    "date": "",
-    "message-id": "",
-    "mime-version": "",
-    "received": "",
-    "return-path": "",
-    "sender": "",
-    "dkim-signature": "",
-}
 _PRIORITY = {"high": ("high", "1", "High"), "low": ("low", "5", "Low")}
-_QUOTE = r"""(?:["']|&quot;|&#3[49];)"""
-_CID = re.compile(rf"cid:((?:(?!{_QUOTE})[^\s)>])+)", re.IGNORECASE)
 _TAG = re.compile(r"<[a-z][^<>]*cid:[^<>]*", re.IGNORECASE)
 #: Where a tag loads what it names; a link to a cid: would be allowed to dangle.
 _LOADED = re.compile(
-    rf"(?:\s(?:src|background)\s*=\s*[\"']?|url\(\s*{_QUOTE}?)\s*{_CID.pattern}", re.IGNORECASE
+    rf"(?:\s(?:src|background)\s*=\s*[\"']?|url\(\s*{_html.QUOTE}?)\s*{_html.CID.pattern}", re.IGNORECASE
 )
 _REMOTE = re.compile(r"""<img\s[^<>]*src\s*=\s*["']?\s*(?:https?:)?//""", re.IGNORECASE)
-_UNSUBSCRIBE = re.compile(r"(?:https|mailto):[\x21-\x3b\x3d\x3f-\x7e]+", re.IGNORECASE)
-_MESSAGE_ID = re.compile(r"<[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,200}@[A-Za-z0-9.-]{1,200}>")
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _SHOWN_RECIPIENTS = 3
 #: About how many characters of a text fit beside each other in a notebook.
 _PREVIEW_COLUMNS = 90
-
-
-def check_field_names(names: Iterable[str]) -> None:
-    """Refuse a field that does not exist.
-
-    Raises:
-        OptionError: Names the nearest one that does.
-    """
-    for name in names:
-        if name in FIELDS or name.lower().startswith("x-"):
-            continue
-        if name == "from":
-            raise OptionError("There is no field 'from'.", "Python has the word; write from_.")
-        near = difflib.get_close_matches(name.lower(), FIELDS, n=1, cutoff=0.4)
-        fix = f"Did you mean {near[0]!r}?" if near else f"The fields are {', '.join(FIELDS)}."
-        raise OptionError(f"There is no field {name!r}.", fix)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -173,29 +110,29 @@ class Message:
         warnings: Iterable[str] = (),
         **others: Any,
     ) -> None:
-        check_field_names(others)
+        fields.check_field_names(others)
         root = Path(attach_root or ".").absolute()
-        kind = _checked_format(format, body)
+        kind = fields.body_format(format, body)
         extra = headers.items() if isinstance(headers, Mapping) else tuple(headers or ())
         values: dict[str, Any] = {
-            "to": _addresses("to", to),
-            "cc": _addresses("cc", cc),
-            "bcc": _addresses("bcc", bcc),
-            "reply_to": _addresses("reply_to", reply_to),
-            "from_": _sender(from_),
-            "subject": _one_line("subject", "" if subject is None else subject).strip(),
-            "body": _checked_text("body", body),
+            "to": fields.addresses("to", to),
+            "cc": fields.addresses("cc", cc),
+            "bcc": fields.addresses("bcc", bcc),
+            "reply_to": fields.addresses("reply_to", reply_to),
+            "from_": fields.sender(from_),
+            "subject": fields.one_line("subject", "" if subject is None else subject).strip(),
+            "body": fields.mail_text("body", body),
             "format": kind,
-            "importance": _checked_importance(importance),
+            "importance": fields.importance(importance),
             "attach": files_of(attach, root),
             "inline": tuple(with_id(a) for a in files_of(inline, root)),
-            "headers": _checked_headers([*extra, *others.items()]),
-            "read_receipt": _receipt(read_receipt),
-            "unsubscribe": _checked_unsubscribe(unsubscribe),
-            "date": _checked_date(date),
-            "message_id": _checked_message_id(message_id),
-            "text": None if text is None else _checked_text("text", text),
-            "html": None if html is None else _checked_text("html", html),
+            "headers": fields.header_pairs([*extra, *others.items()]),
+            "read_receipt": fields.receipt(read_receipt),
+            "unsubscribe": fields.unsubscribe_uris(unsubscribe),
+            "date": fields.moment(date),
+            "message_id": fields.message_id(message_id),
+            "text": None if text is None else fields.mail_text("text", text),
+            "html": None if html is None else fields.mail_text("html", html),
             "warnings": tuple(warnings),
         }
         for name, value in values.items():
@@ -224,7 +161,9 @@ class Message:
         Raises:
             MessageError: Also for a new body that plainly is HTML, as in the constructor.
         """
-        check_field_names(set(changes) - {"date", "message_id", "text", "html", "warnings", "attach_root"})
+        fields.check_field_names(
+            set(changes) - {"date", "message_id", "text", "html", "warnings", "attach_root"}
+        )
         known = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         if {"body", "format"} & changes.keys():
             known |= {"text": None, "html": None}
@@ -301,7 +240,7 @@ class Message:
         An inline part that nothing refers to would be invisible in many mail programs, so it becomes
         an attachment; an attachment that the HTML shows becomes a part beside it.
         """
-        shown = _shown_ids(self.html)
+        shown = _html.cids(self.html)
         inline = [a for a in dict.fromkeys((*self.inline, *self.attach)) if a.content_id in shown]
         rest = [a for a in dict.fromkeys(self.inline) if a.content_id not in shown]
         return inline, [*rest, *(a for a in self.attach if a.content_id not in shown)]
@@ -311,7 +250,7 @@ class Message:
         known = {a.content_id for a in inline}
         for tag in _TAG.finditer(self.html or ""):
             for found in _LOADED.finditer(tag[0]):
-                identifier = _plain_id(found[1])
+                identifier = _html.plain_cid(found[1])
                 if identifier not in known:
                     cause = f"The body shows cid:{identifier}, but no inline image has that Content-ID."
                     raise MessageError(
@@ -346,9 +285,9 @@ class Message:
         """
         given = named_properties(properties, _CONNECTOR)
         body = given.get("Body")
-        body = "" if body is None else _checked_text("Body", body)
+        body = "" if body is None else fields.mail_text("Body", body)
         files = [Attachment.from_connector(a) for a in _listed(given.get("Attachments"))]
-        shown = _shown_ids(body)
+        shown = _html.cids(body)
         is_html = _truth(given.get("IsHtml"))
         inline = [a for a in files if is_html and a.content_id in shown]
         return cls(
@@ -396,168 +335,7 @@ class Message:
         return {"text/plain": _preview_text(self), "text/html": preview_html(self)}
 
 
-# ---------------------------------------------------------------------------------------- the checks
-
-
-def _addresses(name: str, value: Any) -> tuple[Address, ...]:
-    try:
-        return parse_addresses(value)
-    except AddressError as error:
-        raise AddressError(f"{name}: {error.cause}", error.fix) from None
-
-
-def _sender(value: Any) -> Address | None:
-    found = _addresses("from_", value)
-    if len(found) > 1:
-        raise AddressError(
-            f"from_: a mail has one sender, this one has {len(found)}.", "Use reply_to for the others."
-        )
-    return found[0] if found else None
-
-
-def _one_line(name: str, value: Any) -> str:
-    text = str(value)
-    if found := CONTROL.search(text):
-        kind = "a line break" if found[0] in "\r\n" else f"the control character U+{ord(found[0]):04X}"
-        cause = f"{name}: {shortened(text)} has {kind} in it; a header is one line."
-        raise MessageError(cause, "Remove it: a line break could add headers and recipients.")
-    return text
-
-
-def _checked_format(kind: str | None, body: Any) -> str:
-    if not isinstance(body, str):
-        cause = f"body: this is of type {type(body).__name__}, not text."
-        raise MessageError(cause, "send(body=…) and templates show objects; a Message takes text.")
-    if kind is None:
-        if bodies.looks_like_html(body):
-            cause = (
-                "body: this is HTML, but nothing says so, and as Markdown its tags would be shown as text."
-            )
-            raise MessageError(cause, 'Say format="html" (or "markdown" to show the tags).')
-        return "markdown"
-    if str(kind).lower() not in bodies.FORMATS:
-        raise OptionError(f"format: {kind!r} is no format.", f"It is {_or(bodies.FORMATS)}.")
-    return str(kind).lower()
-
-
-def _checked_importance(value: Any) -> str:
-    text = str(value).strip().lower()
-    if text not in IMPORTANCES:
-        raise OptionError(f"importance: {value!r} is no importance.", f"It is {_or(IMPORTANCES)}.")
-    return text
-
-
-def _or(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} or {words[-1]}"
-
-
-def _checked_text(name: str, text: Any) -> str:
-    if not isinstance(text, str):
-        raise MessageError(f"{name}: this is of type {type(text).__name__}, not text.", "Give text.")
-    if found := _NO_TEXT.search(text):
-        what = "a NUL character" if found[0] == "\0" else "half of a character"
-        raise MessageError(f"{name}: there is {what} in it, which no mail can hold.", "Clean the text.")
-    return text
-
-
-def _checked_date(date: Any) -> dt.datetime | None:
-    """Return the moment with its zone, in whole minutes of offset; a naive one is local time."""
-    if date is None:
-        return None
-    if not isinstance(date, dt.datetime):
-        cause = f"date: this is of type {type(date).__name__}, not a moment."
-        raise MessageError(cause, "Give a datetime.datetime, or leave it out.")
-    aware = date.astimezone() if date.tzinfo is None else date
-    offset = aware.utcoffset() or dt.timedelta()
-    return aware.astimezone(dt.UTC) if offset % dt.timedelta(minutes=1) else aware
-
-
-def _checked_message_id(value: Any) -> str:
-    text = _one_line("message_id", value or "")
-    if text and not _MESSAGE_ID.fullmatch(text):
-        cause = f"message_id: {shortened(text)} is no Message-ID."
-        raise MessageError(cause, "Write it as <unique@example.com>, or leave it out.")
-    return text
-
-
-def _plain_id(identifier: str) -> str:
-    """Return what ``cid:`` names: RFC 2392 percent-encodes it, and HTML may escape it."""
-    return unquote(html.unescape(identifier))
-
-
-def _shown_ids(document: str | None) -> set[str]:
-    found = [match[1] for match in _CID.finditer(document or "")]
-    return {*found, *map(_plain_id, found)}
-
-
-def _checked_headers(pairs: Iterable[Any]) -> tuple[tuple[str, str], ...]:
-    found: dict[str, tuple[str, str]] = {}
-    for pair in pairs:
-        if not isinstance(pair, tuple | list) or len(pair) != 2:  # noqa: PLR2004 - a name and a value
-            raise MessageError(
-                f"headers: {shortened(str(pair))} is no name with a value.", "Give a dict, or pairs."
-            )
-        name, value = pair
-        header = _checked_header(name, value)
-        if header[0].lower() in found:
-            raise MessageError(f"headers: {header[0]} is there twice.", "Keep one of them.")
-        found[header[0].lower()] = header
-    return tuple(found.values())
-
-
-def _checked_header(name: str, value: Any) -> tuple[str, str]:
-    name = str(name)
-    if not _FIELD_NAME.fullmatch(name):
-        raise MessageError(
-            f"headers: {shortened(name)} is no header's name.",
-            "Use letters, digits and hyphens (RFC 5322, 2.2).",
-        )
-    lower = name.lower()
-    if lower in _OURS or lower.startswith(("content-", "resent-")):
-        field = _OURS.get(lower)
-        fix = f"Use {field}=." if field else "It is written for you, here or on the way."
-        raise MessageError(f"headers: {name} cannot be set here.", fix)
-    text = _one_line(f"headers: {name}", value).strip()
-    if not text:
-        raise MessageError(f"headers: {name} is empty.", "Leave it out.")
-    return name, re.sub(r" {2,}", " ", text)
-
-
-def _receipt(value: Any) -> bool | Address:
-    if isinstance(value, bool | Address):
-        return value
-    text = str(value or "").strip()
-    if text.lower() in {"", "false", "no", "0"}:
-        return False
-    if text.lower() in {"true", "yes", "1"}:
-        return True
-    found = _addresses("read_receipt", text)
-    if len(found) != 1:
-        raise AddressError(f"read_receipt: {shortened(text)} is not one address.", "Give one, or True.")
-    return found[0]
-
-
-def _checked_unsubscribe(value: Any) -> tuple[str, ...]:
-    items = [value] if isinstance(value, str) else list(value or ())
-    found: list[str] = []
-    for item in items:
-        for uri in filter(
-            None,
-            (
-                u.strip().removeprefix("<").removesuffix(">")
-                for u in re.split(r",\s*(?=<|https?:|mailto:)", str(item))
-            ),
-        ):
-            _one_line("unsubscribe", uri)
-            if not _UNSUBSCRIBE.fullmatch(uri) or (
-                uri.lower().startswith("https:") and not urlsplit(uri).hostname
-            ):
-                cause = f"unsubscribe: {shortened(uri)} is no https: or mailto: URI in plain ASCII."
-                raise MessageError(
-                    cause, "Percent-encode what is not ASCII; http: without TLS is not allowed (RFC 8058)."
-                )
-            found.append(uri)
-    return tuple(found)
+# ---------------------------------------------------------------------------------------- the parts
 
 
 def _part(file: Attachment) -> mime.Part:
@@ -659,22 +437,13 @@ def preview_html(message: Message, *, height: int = 420) -> str:
     document = message.html
     if document is None:
         text = message.text or ""
-        document = (
-            f'<pre style="white-space:pre-wrap;font:14px/1.5 monospace;margin:16px">{html.escape(text)}</pre>'
-        )
+        document = _html.plain(text)
         lines = sum(1 + len(line) // _PREVIEW_COLUMNS for line in text.splitlines())
         height = min(height, 40 + 21 * max(lines, 2))
     images = {
-        a.content_id: a for a in (*message.inline, *message.attach) if a.type.lower().startswith("image/")
+        a.content_id: (mime.parameters_of(a.type)[0], a.content)
+        for a in (*message.inline, *message.attach)
+        if a.type.lower().startswith("image/")
     }
-
-    def shown(found: re.Match[str]) -> str:
-        image = images.get(found[1]) or images.get(_plain_id(found[1]))
-        if image is None:
-            return found[0]
-        return f"data:{mime.parameters_of(image.type)[0]};base64,{base64.b64encode(image.content).decode()}"
-
-    return _html.card(
-        f'<div style="padding:6px 0">{rows}</div>'
-        + _html.frame(_CID.sub(shown, document), height=height, title="The mail's body")
-    )
+    body = _html.frame(_html.with_images(document, images.get), height=height, title="The mail's body")
+    return _html.card(f'<div style="padding:6px 0">{rows}</div>{body}')

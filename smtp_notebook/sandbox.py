@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import base64
 import collections
 import datetime as dt
 import html
@@ -34,7 +33,6 @@ __all__ = ["Received", "Sandbox", "default_sandbox"]
 _HOST = "127.0.0.1"
 _SIZE = 64 * 2**20
 _SHOWN = 20
-_CID = re.compile(r"""cid:([^"'\s)>]+)""", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -295,16 +293,9 @@ def _document(message: Received) -> str:
     """Return the mail's body as a document whose ``cid:`` images are inside it."""
     body = message.body("html")
     if not body:
-        return f'<pre style="white-space:pre-wrap;font:14px/1.5 monospace;margin:16px">{html.escape(message.body("plain"))}</pre>'
+        return _html.plain(message.body("plain"))
     images = {cid: (kind, content) for _, kind, content, cid in message.files() if cid}
-
-    def shown(found: re.Match[str]) -> str:
-        if found[1] not in images:
-            return found[0]
-        kind, content = images[found[1]]
-        return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-    return _CID.sub(shown, body)
+    return _html.with_images(body, images.get)
 
 
 # --------------------------------------------------------------------------------- the default one

@@ -29,7 +29,8 @@ from markupsafe import Markup
 from smtp_notebook import filters
 from smtp_notebook.addresses import Address, make_address, split_addresses, split_mailbox
 from smtp_notebook.bodies import FORMATS, html_to_text, inline_css, looks_like_html, markdown_to_html
-from smtp_notebook.message import FIELDS, Attachment, Message, check_field_names
+from smtp_notebook.fields import FIELDS, check_field_names
+from smtp_notebook.message import Attachment, Message
 from smtp_notebook.outcome import MailError, MessageError, OptionError, TemplateError
 from smtp_notebook.render import Fragment, is_plain, merged_images, render
 from smtp_notebook.slots import Marker, Pieces, Place, SlotError, Spot, escape, html_pieces, plain_pieces

@@ -9,14 +9,15 @@ from __future__ import annotations
 import html
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import ipywidgets as w
 
 from smtp_notebook import _html, _sync, api
 from smtp_notebook import connection as connections
 from smtp_notebook.connection import Connection
-from smtp_notebook.message import IMPORTANCES, Attachment, Message, check_field_names, preview_html
+from smtp_notebook.fields import IMPORTANCES, check_field_names
+from smtp_notebook.message import Attachment, Message, preview_html
 from smtp_notebook.outcome import DeliveryError, MailError, Outcome, SettingsError
 from smtp_notebook.sandbox import default_sandbox
 
@@ -27,10 +28,10 @@ __all__ = ["EmailForm", "email_form"]
 
 _FORMATS = (("Markdown", "markdown"), ("HTML", "html"), ("Text", "text"))
 _LABEL = {"description_width": "84px"}
-_WIDE = w.Layout(width="100%", min_width="0")
+_WIDE = w.Layout(width="auto", min_width="0")
 _TEXTS = ("to", "cc", "bcc", "from_", "subject")
 # JupyterLab drops larger messages without a word (Tornado's websocket_max_message_size).
-_UPLOAD_LIMIT = "Upload (to 10 MB)"
+_UPLOAD_LIMIT = "up to 10 MB; type a path for more"
 
 
 def email_form(*, via: Any = None, **fields: Any) -> EmailForm:
@@ -61,7 +62,7 @@ class EmailForm(w.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._files: list[Attachment] = list(Message(attach=fields.get("attach")).attach)
         self._sending: Future[Outcome] | None = None
         self._build(fields, via)
-        super().__init__([self._columns(), self._status])
+        super().__init__([self._columns()])
         self._observe()
         self._refresh()
 
@@ -88,8 +89,7 @@ class EmailForm(w.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._format = w.ToggleButtons(
             options=_FORMATS,
             value=str(fields.get("format") or "markdown").lower(),
-            description="Format",
-            style={**_LABEL, "button_width": "84px"},
+            style={"button_width": "92px"},
         )
         self._body = w.Textarea(
             value=str(fields.get("body") or ""),
@@ -107,9 +107,12 @@ class EmailForm(w.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             layout=_WIDE,
         )
         self._server = w.Dropdown(options=_servers(via), description="Server", style=_LABEL, layout=_WIDE)
-        self._upload = w.FileUpload(multiple=True, description=_UPLOAD_LIMIT, layout=w.Layout(width="auto"))
+        self._upload = w.FileUpload(multiple=True, layout=w.Layout(width="auto"))
         self._path = w.Text(
-            description="or a path", placeholder="reports/june.pdf", style=_LABEL, layout=_WIDE
+            description="or a path",
+            placeholder="reports/june.pdf",
+            style=_LABEL,
+            layout=w.Layout(flex="1 1 auto", width="auto", min_width="0"),
         )
         self._add = w.Button(description="Attach", layout=w.Layout(width="84px"))
         self._listed = w.VBox([])
@@ -121,20 +124,18 @@ class EmailForm(w.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
     def _columns(self) -> Any:
         path = w.HBox([self._path, self._add], layout=_WIDE)
-        upload = w.HBox(
-            [w.Label("Attach", layout=w.Layout(width="84px", margin="2px 8px 2px 2px")), self._upload]
-        )
+        upload = _labelled("Attach", self._upload, w.HTML(_html.quiet(_UPLOAD_LIMIT)))
         left = w.VBox(
             [
                 *self._texts.values(),
-                self._format,
+                _labelled("Format", self._format),
                 self._body,
                 self._importance,
                 upload,
                 path,
                 self._listed,
                 self._server,
-                w.HBox([self._send], layout=w.Layout(margin="6px 0 0 94px")),
+                w.VBox([self._send, self._status], layout=w.Layout(margin="6px 0 0 94px")),
             ],
             layout=w.Layout(flex="1 1 420px", min_width="300px"),
         )
@@ -191,7 +192,7 @@ class EmailForm(w.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     def connection(self) -> Connection:
         """The server that is chosen."""
         chosen = self._server.value
-        return default_sandbox().connection if chosen is None else chosen
+        return chosen or default_sandbox().connection
 
     def _refresh(self) -> None:
         try:
@@ -232,7 +233,7 @@ class EmailForm(w.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             self._list_files()
 
         remove.on_click(self._guarded(drop))
-        name = w.HTML(f"{html.escape(file.name)} <span style='opacity:.72'>({file.size:,} bytes)</span>")
+        name = w.HTML(f"{html.escape(file.name)} {_html.quiet(f'{file.size:,} bytes')}")
         return w.HBox([remove, name], layout=w.Layout(margin="0 0 0 90px"))
 
     # --------------------------------------------------------------------------------------- send
@@ -261,6 +262,14 @@ class EmailForm(w.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._say(self.outcome.state, self.outcome.line)
 
 
+def _labelled(label: str, *widgets: Any) -> Any:
+    """Return widgets in a row, behind a label that stands where the other fields have theirs."""
+    layout = w.Layout(
+        width="84px", flex="0 0 84px", display="flex", justify_content="flex-end", margin="2px 8px 2px 2px"
+    )
+    return w.HBox([w.Label(label, layout=layout), *widgets], layout=_WIDE)
+
+
 def _typed(value: Any) -> str:
     """Return an address field or text as a person would type it."""
     if value is None:
@@ -268,10 +277,10 @@ def _typed(value: Any) -> str:
     return "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _servers(via: Any) -> list[tuple[str, Connection | None]]:
-    """Return the servers to choose from, the one in use first; None is the sandbox."""
-    sandbox: tuple[str, Connection | None] = ("sandbox: nothing leaves this machine", None)
-    found: list[tuple[str, Connection | None]] = []
+def _servers(via: Any) -> list[tuple[str, Connection | Literal[""]]]:
+    """Return the servers to choose from, the one in use first; "" is the sandbox (None chooses nothing)."""
+    sandbox: tuple[str, Connection | Literal[""]] = ("sandbox: nothing leaves this machine", "")
+    found: list[tuple[str, Connection | Literal[""]]] = []
     chosen = api.find_server(via) if via is not None else None
     current = chosen.connection if chosen is not None else connections.current()
     if current is None:
@@ -287,7 +296,7 @@ def _servers(via: Any) -> list[tuple[str, Connection | None]]:
     return [*found, sandbox, *saved]
 
 
-def _sender(connection: Connection | None) -> str:
-    if connection is None:
+def _sender(connection: Connection | Literal[""]) -> str:
+    if not connection:
         return default_sandbox().connection.sender
     return connection.sender or (connection.user if "@" in connection.user else "")

@@ -58,3 +58,12 @@ def chromium():
     if found is None:
         missing("no Chromium here: apt install chromium")
     return found
+
+
+@pytest.fixture(scope="module")  # Playwright keeps an event loop running on this thread while it lasts
+def lab(chromium, tmp_path_factory):
+    """A JupyterLab with a browser on it; see `lab.Lab`."""
+    from lab import running_lab
+
+    with running_lab(chromium, tmp_path_factory.mktemp("lab")) as found:
+        yield found

@@ -33,6 +33,7 @@ from smtp_notebook import (
     MessageError,
     OptionError,
 )
+from smtp_notebook.bodies import html_to_text
 from smtp_notebook.message import preview_html
 
 
@@ -597,3 +598,28 @@ def test_a_preview_fetches_nothing_and_runs_nothing(chromium, tmp_path):
         server.shutdown()
     assert len(found["bare"]) > 5, "the trap itself does not work"
     assert found["preview"] == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        '\x85<?xml\nversion="1.0"\nencoding="utf-8"?><p>hello</p>',
+        '<?xml\tversion="1.0" encoding="utf-8"?><p>hello</p>',
+        '  <?xml version="1.0" encoding="utf-8"?><p>hello</p>',
+        '<!-- note --><?xml version="1.0" encoding="latin-1"?><p>hello</p>',
+    ],
+)
+def test_an_xml_declaration_before_html_is_no_obstacle(document):
+    assert html_to_text(document).strip() == "hello"
+
+
+@pytest.mark.parametrize(
+    "document", ["<!-- nothing -->", "<?xml version='1.0'?>", "\x85", "<html></html>", "&nbsp;"]
+)
+def test_html_without_text_has_an_empty_twin(document):
+    assert html_to_text(document).strip() == ""
+
+
+def test_a_preview_is_rendered_in_standards_mode():
+    shown = preview_html(make(body="<!doctype html><p>x</p>", format="html"))
+    assert re.search(r'srcdoc="&lt;!doctype html&gt;&lt;meta http-equiv', shown)

@@ -78,3 +78,14 @@ def test_the_state_is_a_message_and_unknown_fields_are_refused():
     assert form(from_="me@example.com").message.recipients == ("ann@example.com",)
     with pytest.raises(OptionError, match="'subject'"):
         email_form(subjct="x")
+
+
+def test_a_server_is_chosen_from_the_start_and_can_be_another(sandbox):
+    found = form()
+    assert found._server.label == "sandbox: nothing leaves this machine"
+    connect(sandbox.connection.with_(name="mine"))
+    found = form()
+    assert found._server.options[0][1] == found.connection == sandbox.connection.with_(name="mine")
+    found._server.index = 1
+    assert found.connection.sandbox
+    assert found.connection != sandbox.connection
