@@ -46,7 +46,7 @@ demo: $(VENV)/.demo ## mail 250 leads through real SMTP on loopback, and show th
 	@$(BIN)/python scripts/demo.py
 
 lab: $(VENV)/.lab ## open JupyterLab on the notebooks
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 binder: $(VENV)/.dev ## build what Binder would build, and run its notebook there
 	$(BIN)/python scripts/emulate_binder.py
