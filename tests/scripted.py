@@ -95,8 +95,8 @@ class Server:
         self.log.connections += 1
         try:
             await self._talk(reader, writer)
-        except (_Ended, ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
-            pass
+        except (_Ended, ConnectionError, asyncio.IncompleteReadError, ssl.SSLError, asyncio.CancelledError):
+            pass  # cancelled when the server closes; asyncio would log it
         finally:
             self._writers.discard(writer)
             writer.transport.abort()
