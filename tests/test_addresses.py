@@ -129,7 +129,7 @@ def test_hostile_lengths_are_refused_quickly(text):
         with pytest.raises(AddressError):
             Address.parse(text)
         seconds.append(time.process_time() - begun)
-    assert min(seconds) < 0.05
+    assert min(seconds) < 1, "what is linear takes milliseconds, what is quadratic minutes"
 
 
 def test_a_path_has_at_most_256_octets_and_its_parts_64_and_255():

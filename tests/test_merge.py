@@ -10,7 +10,8 @@ import threading
 import pandas as pd
 import polars
 import pytest
-from scripted import ACCEPT_DROP, STALL, Server
+import trustme
+from scripted import ACCEPT_DROP, STALL, Server, server_context
 
 from smtp_notebook import (
     Connection,
@@ -241,6 +242,23 @@ def test_a_wrong_password_stops_the_run_after_one_login(monkeypatch):
     assert server.log.logins == 1
     assert report.counts[State.PLANNED] >= 26
     assert {o.status for o in report.failures} == {401}
+
+
+def test_a_certificate_that_nobody_vouches_for_stops_the_run_before_any_mail():
+    with Server(tls=server_context(trustme.CA(), "127.0.0.1")) as server:
+        report = mail_merge(frame(9), LETTER, via=server.url("smtps"), from_="me@example.com")
+    assert server.log.mails == []
+    assert {o.status for o in report.failures} == {403}
+    assert report.counts[State.PLANNED] >= 5
+    assert "ca_file=" in report.failures[0].fix
+
+
+def test_the_longest_address_makes_no_command_line_longer_than_its_limit():
+    longest = f"{'l' * 64}@{'.'.join(['d' * 60] * 3)[:-2]}.example"
+    with Server() as server:
+        send(to=longest, from_=longest, body="x", via=server.url())
+    assert max(len(c.encode()) + 2 for c in server.log.commands) <= 512
+    assert server.log.mails[0].recipients == [longest]
 
 
 def test_a_server_that_refuses_everyone_stops_the_run_early():
