@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix test test-all cover demo lab binder build clean
+.PHONY: help setup check fix test test-all kill cover demo lab binder build clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ test: $(VENV)/.dev ## run the tests; installs a browser where it may
 test-all: $(VENV)/.dev ## run the tests, the long ones too
 	@$(BIN)/python scripts/system_packages.py
 	$(PYTEST)
+
+kill: $(VENV)/.dev ## kill merges at SEEDS random moments, resume, and count copies
+	cd tests && ../$(BIN)/python kill.py --seeds $(or $(SEEDS),200)
 
 cover: $(VENV)/.dev ## run the tests and say what they do not reach
 	$(PYTEST) -m "not slow" --cov --cov-report=term-missing:skip-covered

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from smtp_notebook.addresses import Address
     from smtp_notebook.api import amail_merge, asend, connect, mail_merge, preview, send
     from smtp_notebook.connection import Connection
+    from smtp_notebook.journal import Journal
     from smtp_notebook.message import Attachment, Message
     from smtp_notebook.outcome import (
         AddressError,
         AttachmentError,
         DeliveryError,
+        JournalError,
         MailError,
         MergeRefusedError,
         MessageError,
@@ -38,11 +40,13 @@ _HOMES = {
     "addresses": ("Address",),
     "api": ("amail_merge", "asend", "connect", "mail_merge", "preview", "send"),
     "connection": ("Connection",),
+    "journal": ("Journal",),
     "message": ("Attachment", "Message"),
     "outcome": (
         "AddressError",
         "AttachmentError",
         "DeliveryError",
+        "JournalError",
         "MailError",
         "MergeRefusedError",
         "MessageError",
@@ -68,6 +72,8 @@ __all__ = [
     "AttachmentError",
     "Connection",
     "DeliveryError",
+    "Journal",
+    "JournalError",
     "MailError",
     "MergeRefusedError",
     "Message",

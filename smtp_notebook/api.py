@@ -7,7 +7,10 @@ for the background loop.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import datetime as dt
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +20,7 @@ from smtp_notebook import _sync
 from smtp_notebook import connection as connections
 from smtp_notebook.connection import Connection
 from smtp_notebook.fields import check_field_names
-from smtp_notebook.journal import PassingJournal
+from smtp_notebook.journal import Journal, Ledger, PassingJournal
 from smtp_notebook.merge import (
     Frame,
     Plan,
@@ -248,9 +251,19 @@ class _Merge:
     server: Server
     diverted: str
     dry: bool
+    journal: Journal | None = None
+    ledger: Ledger | None = None
+    known: tuple[Outcome, ...] = ()
 
     def report(self, outcomes: Sequence[Outcome], *notes: str, tried: bool = False) -> Report:
         said = [n for n in (*notes, self.server.note if tried and self.server.named else "") if n]
+        if self.journal is not None and self.journal.new and not self.server.connection.is_loopback:
+            said.append(f"The journal {str(self.journal.path)!r} is new: nothing is known of earlier sends.")
+        doubts = sum(o.state is State.IN_DOUBT for o in self.known)
+        if doubts:
+            said.append(
+                f"{doubts:,} from an earlier run in doubt; not sent again: Journal().resolve(…) decides."
+            )
         if tried and not self.server.named:
             self.server.say()
         if self.diverted and tried:
@@ -272,7 +285,9 @@ def _prepare(df: Any, template: Any, options: _Options, fields: Mapping[str, Any
     frame = Frame(df)
     made = _template(template, fields, frame, server.connection)
     diverted = options.test_to or server.connection.redirect_to
-    _refuse_unguarded(server.connection, options)
+    counts = not (server.connection.sandbox or server.connection.practice or diverted or options.dry_run)
+    if counts and not options.campaign:
+        raise _unnamed(server.connection, made)
     check = Preflight(
         made,
         server.connection,
@@ -280,8 +295,52 @@ def _prepare(df: Any, template: Any, options: _Options, fields: Mapping[str, Any
         values=options.values,
         divert=_wire(diverted),
     )
-    plan = check.plan(frame, options.limit)
-    return _Merge(frame, plan, check, server, diverted, options.dry_run)
+    merge = _Merge(
+        frame, check.plan(frame, None if counts else options.limit), check, server, diverted, options.dry_run
+    )
+    return _begun(merge, made, options) if counts else merge
+
+
+def _begun(merge: _Merge, template: Template, options: _Options) -> _Merge:
+    """Return the merge with its campaign opened, and with those rows alone that are due."""
+    if merge.plan.problems and options.on_problem == "stop":
+        return merge  # it is refused before anything is written
+    journal = options.journal if isinstance(options.journal, Journal) else Journal(options.journal)
+    connection = merge.server.connection
+    try:
+        ledger = journal.begin(
+            options.campaign,
+            scope=f"{'loopback' if connection.is_loopback else 'real'}:{connection.host}",
+            sender=template.sender or connection.sender or connection.user,
+            fingerprint=template.fingerprint,
+            changed=options.changed,
+        )
+    except BaseException:
+        _close(journal, options)
+        raise
+    try:
+        due, known = ledger.due(merge.plan.rows)
+    except BaseException:
+        ledger.close()
+        _close(journal, options)
+        raise
+    left = due[: options.limit]
+    more = [r.outcome(State.PLANNED, reason="Beyond limit=.") for r in due[len(left) :]]
+    plan = dataclasses.replace(merge.plan, rows=tuple(left))
+    return dataclasses.replace(merge, plan=plan, journal=journal, ledger=ledger, known=(*known, *more))
+
+
+def _close(journal: Journal, options: _Options) -> None:
+    if journal is not options.journal:
+        journal.close()
+
+
+def _end(merge: _Merge, options: _Options) -> None:
+    """Give the campaign back to others."""
+    if merge.ledger is not None:
+        merge.ledger.close()
+    if merge.journal is not None:
+        _close(merge.journal, options)
 
 
 def _wire(address: str) -> str:
@@ -318,35 +377,35 @@ def _key_columns(key: str | Sequence[str] | None, frame: Frame) -> tuple[str, ..
     return names
 
 
-def _refuse_unguarded(connection: Connection, options: _Options) -> None:
-    """Refuse a real server as long as no durable journal keeps a second run from mailing twice."""
-    if connection.is_loopback or options.dry_run:
-        return
-    cause = (
-        f"mail_merge does not send to {connection.host} yet: without a journal on disk, running the cell "
-        "again would mail everybody twice."
-    )
-    raise MergeRefusedError(
-        cause, "Use the sandbox or a server on this machine, dry_run=True, or send() for one mail."
-    )
+def _unnamed(connection: Connection, template: Template) -> MergeRefusedError:
+    """Return the refusal of a merge that could mail everybody twice, with a name to copy."""
+    word = re.sub(r"[^a-z0-9]+", "-", Path(template.name).stem.lower()).strip("-") or "mailing"
+    cause = f"A merge to {connection.host} needs a name, so that running it again mails nobody twice."
+    fix = f'Add campaign="{word}-{dt.date.today():%Y-%m}"; a new mailing takes a new name.'  # noqa: DTZ011 - the person's own calendar
+    return MergeRefusedError(cause, fix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Options:
-    key: str | Sequence[str] | None
-    via: Via
-    values: Mapping[str, Any] | None
-    limit: int | None
-    test_to: str
-    dry_run: bool
-    on_problem: str
-    on_outcome: Callable[[Outcome], object] | None
-    progress: bool
+    campaign: str = ""
+    journal: Journal | str | Path | None = None
+    changed: Literal["stop", "send-rest"] = "stop"
+    key: str | Sequence[str] | None = None
+    via: Via = None
+    values: Mapping[str, Any] | None = None
+    limit: int | None = None
+    test_to: str = ""
+    dry_run: bool = False
+    on_problem: str = "stop"
+    on_outcome: Callable[[Outcome], object] | None = None
+    progress: bool = True
 
     def __post_init__(self) -> None:
         if self.on_problem not in {"stop", "skip"}:
             cause = f"on_problem={self.on_problem!r} is neither 'stop' nor 'skip'."
             raise OptionError(cause)
+        if self.changed not in {"stop", "send-rest"}:
+            raise OptionError(f"changed={self.changed!r} is neither 'stop' nor 'send-rest'.")
         if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 0):
             cause = f"limit={self.limit!r} is no number of rows."
             raise OptionError(cause, "Give a whole number, 0 or more.")
@@ -356,13 +415,16 @@ def mail_merge(
     df: Any,
     template: Template | str | Path,
     *,
+    campaign: str = "",
     key: str | Sequence[str] | None = None,
     via: Via = None,
     values: Mapping[str, Any] | None = None,
     limit: int | None = None,
     test_to: str = "",
     dry_run: bool = False,
+    changed: Literal["stop", "send-rest"] = "stop",
     on_problem: Literal["stop", "skip"] = "stop",
+    journal: Journal | str | Path | None = None,
     progress: bool = True,
     on_outcome: Callable[[Outcome], object] | None = None,
     **fields: Any,
@@ -372,15 +434,20 @@ def mail_merge(
     Args:
         df: A pandas DataFrame, anything narwhals reads, or a list of dicts. Never changed.
         template: A Template, the path of a template file, or its text.
+        campaign: The mailing's name; needed outside the sandbox. Running it again sends what is left and
+            skips what went; mailing everyone again takes a new name.
         key: The column or columns that identify a row; by default its address. Two rows with one key
             are a problem.
         via: The server; by default the one of ``connect()``, the environment, else the sandbox.
         values: More names for the template, functions too; the row's columns win over them.
-        limit: Check and send only this many good rows.
+        limit: Send only this many rows; those that the campaign had already do not count.
         test_to: Send every mail to this address instead; nobody counts as mailed.
         dry_run: Check every row and send nothing; never raises for a row.
+        changed: What to do when the campaign's template, From or server is not what it began with:
+            ``"stop"`` refuses and says what changed, ``"send-rest"`` goes on with the rest.
         on_problem: ``"stop"`` sends nothing when a row has a problem; ``"skip"`` sends the good rows
             and reports the others.
+        journal: A Journal or its file; by default the user's own.
         progress: Show a progress bar when it takes longer than a second.
         on_outcome: Called once per row, from a background thread, after the row was recorded.
         **fields: Fields that win over the template's, as templates themselves.
@@ -388,50 +455,50 @@ def mail_merge(
     Raises:
         PreflightError: Rows have problems and *on_problem* is "stop"; nothing was sent, and
             ``.report`` has them all.
-        MergeRefusedError: The frame, the address column or the server does not do; nothing was sent.
+        MergeRefusedError: The frame or the address column does not do, the campaign has no name, has
+            changed or is being sent elsewhere; nothing was sent.
+        JournalError: The journal cannot be read or written; no mail leaves without it.
         KeyboardInterrupt: The kernel was interrupted; rows in flight had up to 5 s, and
             ``Report.last()`` says how far it went.
     """
     options = _Options(
-        key=key, via=via, values=values, limit=limit, test_to=test_to, dry_run=dry_run,
-        on_problem=on_problem, on_outcome=on_outcome, progress=progress,
+        campaign=campaign, key=key, via=via, values=values, limit=limit, test_to=test_to, dry_run=dry_run,
+        changed=changed, on_problem=on_problem, journal=journal, on_outcome=on_outcome, progress=progress,
     )  # fmt: skip
     merge = _prepare(df, template, options, fields)
-    if (early := _early(merge, options)) is not None:
-        return early
-    with _Progress(len(merge.plan.rows), options) as bar:
-        run = _run(merge.plan.rows, merge.server, merge.render, bar.step)
-        try:
-            _sync.run(run.send, stop=run.stop)
-        except KeyboardInterrupt:
-            _show(_finished(merge, run))
-            raise
-    return _finished(merge, run)
+    try:
+        if (early := _early(merge, options)) is not None:
+            return early
+        with _Progress(len(merge.plan.rows), options) as bar:
+            run = _run(merge.plan.rows, merge.server, merge.render, bar.step, merge.ledger)
+            try:
+                _sync.run(run.send, stop=run.stop)
+            except (KeyboardInterrupt, MailError):
+                _show(_finished(merge, run))
+                raise
+        return _finished(merge, run)
+    finally:
+        _end(merge, options)
 
 
 async def amail_merge(df: Any, template: Template | str | Path, **options: Any) -> Report:
     """Do what `mail_merge` does, awaited, with the same arguments; rendering happens on this loop."""
-    names = _Options.__slots__
-    given = {k: options.pop(k) for k in list(options) if k in names}
-    defaults: dict[str, Any] = {
-        "limit": None,
-        "test_to": "",
-        "dry_run": False,
-        "on_problem": "stop",
-        "progress": True,
-    }
-    chosen = _Options(**({"key": None, "via": None, "values": None, "on_outcome": None} | defaults | given))
+    names = {f.name for f in dataclasses.fields(_Options)}
+    chosen = _Options(**{k: options.pop(k) for k in list(options) if k in names})
     merge = _prepare(df, template, chosen, options)
-    if (early := _early(merge, chosen)) is not None:
-        return early
-    with _Progress(len(merge.plan.rows), chosen) as bar:
-        run = _run(merge.plan.rows, merge.server, merge.render, bar.step)
-        try:
-            await _sync.ticking(run.send(_sync.Inline()))
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            _show(_finished(merge, run))
-            raise
-    return _finished(merge, run)
+    try:
+        if (early := _early(merge, chosen)) is not None:
+            return early
+        with _Progress(len(merge.plan.rows), chosen) as bar:
+            run = _run(merge.plan.rows, merge.server, merge.render, bar.step, merge.ledger)
+            try:
+                await _sync.ticking(run.send(_sync.Inline()))
+            except (KeyboardInterrupt, asyncio.CancelledError, MailError):
+                _show(_finished(merge, run))
+                raise
+        return _finished(merge, run)
+    finally:
+        _end(merge, chosen)
 
 
 def _early(merge: _Merge, options: _Options) -> Report | None:
@@ -442,8 +509,8 @@ def _early(merge: _Merge, options: _Options) -> Report | None:
         report = merge.report(merge.plan.outcomes, "Nothing was sent.")
         raise PreflightError(*_problem_text(merge.plan, report), report=report)
     if not merge.plan.rows:
-        why = "The frame has no rows." if not len(merge.frame) else "No row can be sent."
-        return merge.report(merge.plan.outcomes, f"{why} Nothing was sent.")
+        why = "The frame has no rows." if not len(merge.frame) else "No row is due."
+        return merge.report(merged(merge.plan, merge.known), f"{why} Nothing was sent.")
     return None
 
 
@@ -455,7 +522,8 @@ def _problem_text(plan: Plan, report: Report) -> tuple[str, str]:
 
 
 def _finished(merge: _Merge, run: Run) -> Report:
-    return merge.report(merged(merge.plan, run.report_rows()), run.stopped, tried=True)
+    outcomes = merged(merge.plan, [*run.report_rows(), *merge.known])
+    return merge.report(outcomes, run.stopped, tried=True)
 
 
 def _run(
@@ -463,13 +531,14 @@ def _run(
     server: Server,
     render: Callable[[Planned], bytes],
     on_outcome: Callable[[Outcome], object] | None = None,
+    ledger: Ledger | None = None,
 ) -> Run:
     """Wire the ports: the one place that names a concrete transport and journal."""
     connection = server.connection
     return Run(
         rows,
         SmtpTransport(connection, server.password),
-        PassingJournal(),
+        ledger or PassingJournal(),
         render=render,
         workers=connection.max_connections,
         attempts=connection.attempts,

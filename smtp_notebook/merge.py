@@ -665,6 +665,9 @@ class Run:
             return
         verdict = await self._attempt(row, content)
         if self._again(row, verdict):
+            # Until it is tried again it is known not to have been delivered.
+            await self._journal.record(row, _outcome(row, verdict, spent=False))
+            self._put_back(row, verdict)
             return
         await self._finish(row, _outcome(row, verdict, spent=row.attempts >= self._attempts))
 
@@ -680,16 +683,16 @@ class Run:
             row.seconds += time.monotonic() - begun
 
     def _again(self, row: Planned, verdict: Verdict) -> bool:
-        """Put the row back when it may be tried again; note what the verdict says of the run."""
+        """Tell whether the row may be tried again; note what the verdict says of the run."""
         why = self._breaker.note(verdict)
         if why:
             self.stop(why)
             self._stop.set()
-        if why or not verdict.retry or row.attempts >= self._attempts or self._stop.is_set():
-            return False
+        return not why and verdict.retry and row.attempts < self._attempts and not self._stop.is_set()
+
+    def _put_back(self, row: Planned, verdict: Verdict) -> None:
         delay = backoff(row.attempts, verdict, random.random())  # noqa: S311 - spreads retries, guards nothing
         heapq.heappush(self._later, (time.monotonic() + delay, id(row), row))
-        return True
 
     async def _finish(self, row: Planned, outcome: Outcome) -> None:
         self.outcomes[row.position] = outcome

@@ -12,6 +12,7 @@ The exception tree (each also inherits the builtin that a caller would expect)::
     │   └── SecretError   (LookupError)      no password to be had
     ├── PreflightError    (ValueError)       rows that must not be sent; has ``.report``
     ├── MergeRefusedError (RuntimeError)     a merge that may not start
+    ├── JournalError      (RuntimeError)     the journal cannot be read or written
     └── DeliveryError     (ConnectionError)  a mail that was not accepted; has ``.outcome``
 """
 
@@ -35,6 +36,7 @@ __all__ = [
     "AddressError",
     "AttachmentError",
     "DeliveryError",
+    "JournalError",
     "MailError",
     "MergeRefusedError",
     "MessageError",
@@ -116,6 +118,10 @@ class SecretError(SettingsError, LookupError):
 
 class MergeRefusedError(MailError, RuntimeError):
     """A merge that may not start; nothing was sent."""
+
+
+class JournalError(MailError, RuntimeError):
+    """The journal cannot be read or written; nothing is sent without it."""
 
 
 class PreflightError(MailError, ValueError):

@@ -11,6 +11,7 @@ import dataclasses
 import datetime as dt
 import difflib
 import functools
+import hashlib
 import inspect
 import re
 import threading
@@ -465,6 +466,26 @@ class Template:
         """The fields that the template sets, the body aside."""
         return tuple(self._fields)
 
+    @property
+    def sender(self) -> str:
+        """The From field as it is written, before a row fills it; "" when there is none."""
+        found = self._fields.get("from_") or [""]
+        return found[0].source if isinstance(found[0], _Field) else str(found[0])
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that every row shares: head, body, options and the files they name."""
+        state = hashlib.sha256(self.source.encode("utf-8", "surrogatepass"))
+        for name, value in sorted(self._given.items()):
+            state.update(f"\0{name}\0".encode())
+            for item in value if isinstance(value, list | tuple) else [value]:
+                state.update(_printed(item))
+        for item in (*self._fields.get("attach", ()), *self._fields.get("inline", ())):
+            if isinstance(item, _Field) and item.static:
+                path = self.attach_root / item.source.strip()
+                state.update(path.read_bytes() if path.is_file() else b"")
+        return state.hexdigest()
+
     def with_(self, **fields: Any) -> Template:
         """Return a copy whose *fields* win over this one's."""
         return Template(self, name=self.name, attach_root=self.attach_root, values=self._values, **fields)
@@ -555,6 +576,15 @@ class Template:
             while len(self._letters) > _CACHED_SKELETONS:
                 self._letters.popitem(last=False)
         return letter, filled
+
+
+def _printed(item: Any) -> bytes:
+    """Return what tells one option's value from another: a file's content, else what it prints as."""
+    if isinstance(item, Attachment):
+        return f"{item.name}\0{hashlib.sha256(item.content).hexdigest()}".encode()
+    return str(item if isinstance(item, str | Path | Address) else type(item)).encode(
+        "utf-8", "surrogatepass"
+    )
 
 
 def _located(error: TemplateError, name: str) -> TemplateError:

@@ -22,14 +22,15 @@ os.environ.update(_VARIABLES)
 
 
 @pytest.fixture(autouse=True)
-def _fresh_state(monkeypatch):
-    """Take away what a test named, and let no retry wait."""
+def _fresh_state(monkeypatch, tmp_path):
+    """Take away what a test named, give it a journal of its own, and let no retry wait."""
     from smtp_notebook import api, connection, merge
 
     async def at_once(_seconds):
         return None
 
     monkeypatch.setattr(merge, "PAUSE", at_once)
+    monkeypatch.setenv("SMTP_NOTEBOOK_JOURNAL", str(tmp_path / "state" / "journal.sqlite3"))
     yield
     connection.set_current(None)
     assert api is not None

@@ -15,11 +15,13 @@ from scripted import STALL, Server
 pytestmark = pytest.mark.notebook
 
 MERGE = """import pandas as pd
+import os
+os.environ["SMTP_NOTEBOOK_JOURNAL"] = "{journal}"
 from smtp_notebook import Connection, Report, mail_merge, amail_merge
 frame = pd.DataFrame({{"Email": [f"u{{i}}@example.com" for i in range(50)]}})
 via = Connection.from_url("{url}", max_connections=1, timeout=60)
 """
-BLOCKING = 'mail_merge(frame, "hi", via=via, from_="me@example.com", progress=False)'
+BLOCKING = 'mail_merge(frame, "hi", via=via, from_="me@example.com", progress=False, campaign="k")'
 
 
 class Cell:
@@ -69,7 +71,7 @@ def kernel():
 
 
 @pytest.mark.parametrize("call", [BLOCKING, f"await a{BLOCKING}"])
-def test_an_interrupted_kernel_stops_a_merge_within_its_grace_and_has_the_report(kernel, call):
+def test_an_interrupted_kernel_stops_a_merge_within_its_grace_and_has_the_report(kernel, call, tmp_path):
     reached = threading.Event()
 
     def stall(address):
@@ -79,7 +81,7 @@ def test_an_interrupted_kernel_stops_a_merge_within_its_grace_and_has_the_report
         return None
 
     with Server({"rcpt": stall}) as server:
-        assert not kernel.run(MERGE.format(url=server.url())).error
+        assert not kernel.run(MERGE.format(url=server.url(), journal=tmp_path / "journal.sqlite3")).error
         interrupted = []
 
         def interrupt():
@@ -95,6 +97,13 @@ def test_an_interrupted_kernel_stops_a_merge_within_its_grace_and_has_the_report
         counts = kernel.run("print(Report.last().summary)").text
         assert sorted(counts.strip().split(", ")) == ["1 deferred", "3 sent", "46 planned"]
         assert len(server.log.mails) == 3
+        server.script.clear()
+        again = kernel.run(f"print(({call}).summary)")
+        assert not again.error, again.traceback
+        assert sorted(again.text.strip().split(", ")) == ["3 skipped", "47 sent"]
+        assert sorted(m.recipients[0] for m in server.log.mails) == sorted(
+            f"u{i}@example.com" for i in range(50)
+        )
 
 
 @pytest.mark.parametrize(

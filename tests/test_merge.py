@@ -164,9 +164,10 @@ def test_an_empty_frame_says_so_and_is_no_error(sandbox):
     assert (len(report), "no rows" in report.text()) == (0, True)
 
 
-def test_a_server_elsewhere_is_refused_until_a_journal_stands():
-    with pytest.raises(MergeRefusedError, match="journal"):
+def test_a_merge_outside_the_sandbox_names_its_campaign():
+    with pytest.raises(MergeRefusedError, match='campaign="mailing-') as caught:
         mail_merge(frame(1), LETTER, via="smtp://mail.example.com", from_="me@example.com")
+    assert "mail.example.com" in caught.value.cause
     report = mail_merge(frame(1), LETTER, via="smtp://mail.example.com", from_="me@example.com", dry_run=True)
     assert report.counts == {State.PLANNED: 1}
 
@@ -207,7 +208,7 @@ def test_rows_beyond_the_memory_budget_are_rendered_again_the_same(sandbox, monk
 def test_temporary_refusals_are_tried_again_and_permanent_ones_are_not():
     script = {"rcpt": lambda a: "550 5.1.1 no" if a.startswith("u1") else None, "data": ["451 later", None]}
     with Server(script) as server:
-        report = mail_merge(frame(3), LETTER, via=server.url(), from_="me@example.com", key="n")
+        report = mail_merge(frame(3), LETTER, via=server.url(), campaign="t", from_="me@example.com", key="n")
     assert [o.state for o in report] == [State.SENT, State.REFUSED, State.SENT]
     assert report[1].status == 404
     assert sorted(o.attempts for o in report) == [1, 1, 2]
@@ -227,7 +228,11 @@ def test_attempts_are_spent_and_then_the_row_is_deferred():
 def test_a_mail_in_doubt_is_never_sent_again_by_itself():
     with Server({"dot": ACCEPT_DROP}) as server:
         report = mail_merge(
-            frame(5), LETTER, via=Connection.from_url(server.url(), max_connections=1), from_="me@example.com"
+            frame(5),
+            LETTER,
+            via=Connection.from_url(server.url(), max_connections=1),
+            from_="me@example.com",
+            campaign="t",
         )
     assert len(report.in_doubt) == 2
     assert len(server.log.mails) == 2
@@ -238,7 +243,9 @@ def test_a_mail_in_doubt_is_never_sent_again_by_itself():
 def test_a_wrong_password_stops_the_run_after_one_login(monkeypatch):
     monkeypatch.setenv("SMTP_NOTEBOOK_PASSWORD", "wrong")
     with Server(login=("ann", "right")) as server:
-        report = mail_merge(frame(30), LETTER, via=server.url(user="ann"), from_="me@example.com")
+        report = mail_merge(
+            frame(30), LETTER, via=server.url(user="ann"), campaign="t", from_="me@example.com"
+        )
     assert server.log.logins == 1
     assert report.counts[State.PLANNED] >= 26
     assert {o.status for o in report.failures} == {401}
@@ -246,7 +253,7 @@ def test_a_wrong_password_stops_the_run_after_one_login(monkeypatch):
 
 def test_a_certificate_that_nobody_vouches_for_stops_the_run_before_any_mail():
     with Server(tls=server_context(trustme.CA(), "127.0.0.1")) as server:
-        report = mail_merge(frame(9), LETTER, via=server.url("smtps"), from_="me@example.com")
+        report = mail_merge(frame(9), LETTER, via=server.url("smtps"), campaign="t", from_="me@example.com")
     assert server.log.mails == []
     assert {o.status for o in report.failures} == {403}
     assert report.counts[State.PLANNED] >= 5
@@ -263,7 +270,7 @@ def test_the_longest_address_makes_no_command_line_longer_than_its_limit():
 
 def test_a_server_that_refuses_everyone_stops_the_run_early():
     with Server({"rcpt": "550 5.7.1 no"}) as server:
-        report = mail_merge(frame(60), LETTER, via=server.url(), from_="me@example.com")
+        report = mail_merge(frame(60), LETTER, via=server.url(), campaign="t", from_="me@example.com")
     assert report.counts[State.PLANNED] > 30
     assert "refused the first" in report.notes[0]
 
@@ -271,7 +278,7 @@ def test_a_server_that_refuses_everyone_stops_the_run_early():
 def test_a_server_that_is_not_there_ends_the_run_without_losing_a_row():
     with Server() as server:
         pass
-    report = mail_merge(frame(20), LETTER, via=server.url(), from_="me@example.com")
+    report = mail_merge(frame(20), LETTER, via=server.url(), campaign="t", from_="me@example.com")
     assert len(report) == 20
     assert set(report.counts) <= {State.PLANNED, State.DEFERRED}
 
@@ -309,7 +316,7 @@ def test_an_interrupt_stops_in_order_keeps_the_report_and_sends_nothing_later():
     with Server({"rcpt": lambda a: interrupt(a) if a.startswith("u3") else None}) as server:
         connection = Connection.from_url(server.url(), max_connections=1, timeout=0.5)
         with pytest.raises(KeyboardInterrupt):
-            mail_merge(frame(50), LETTER, via=connection, from_="me@example.com")
+            mail_merge(frame(50), LETTER, via=connection, from_="me@example.com", campaign="t")
         sent = len(server.log.mails)
         report = Report.last()
         assert len(report) == 50

@@ -1,0 +1,322 @@
+"""Running a merge again: what went is skipped, what is left goes, what is in doubt is listed."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sqlite3
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from scripted import ACCEPT_DROP, Server
+
+from smtp_notebook import Journal, JournalError, MergeRefusedError, PreflightError, State, mail_merge
+from smtp_notebook import journal as journals
+
+LETTER = "---\nsubject: Hi {{ n }}\n---\nDear **{{ n }}**"
+
+
+def frame(count=6, first=0, **columns):
+    numbers = list(range(first, first + count))
+    return pd.DataFrame({"Email": [f"u{i}@example.com" for i in numbers], "n": numbers} | columns)
+
+
+def merge(server, data, template=LETTER, **options):
+    options = {"campaign": "c", "from_": "me@example.com", "via": server.url(), "progress": False} | options
+    return mail_merge(data, template, **options)
+
+
+def copies(server):
+    return sorted(m.recipients[0] for m in server.log.mails)
+
+
+@pytest.fixture
+def server():
+    with Server() as found:
+        yield found
+
+
+def test_running_again_mails_nobody_twice_and_says_so(server):
+    merge(server, frame(6))
+    report = merge(server, frame(6))
+    assert report.counts == {State.SKIPPED: 6}
+    assert "had it already" in report[0].reason
+    assert copies(server) == [f"u{i}@example.com" for i in range(6)]
+
+
+def rewritten(data):
+    return data.assign(n=data["n"] + 100)
+
+
+# G1 to G4, G6, G8: whatever happens to the frame, identity is the key.
+CHANGES = {
+    "reordered": lambda data: data.iloc[::-1],
+    "a row before": lambda data: pd.concat([frame(1, 50), data]),
+    "a row less": lambda data: data.drop(index=2),
+    "another index": lambda data: data.set_index(pd.Index(range(100, 100 + len(data)))),
+    "other text": rewritten,
+    "other case": lambda data: data.assign(
+        Email=data["Email"].str.upper().str.replace("EXAMPLE.COM", "Example.com")
+    ),
+    "next week's export": lambda data: pd.concat([data, frame(3, 60)]),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_frame_mails_the_new_rows_alone(server, name):
+    merge(server, frame(5))
+    data = CHANGES[name](frame(5))
+    report = merge(server, data)
+    assert len(copies(server)) == len({a.casefold() for a in copies(server)})
+    assert len(report.sent) == len(copies(server)) - 5
+    assert len(report) == len(data)
+
+
+def test_a_sent_row_whose_address_changed_is_reported_and_not_resent(server):
+    merge(server, frame(3, Id=["a", "b", "c"]), key="Id")
+    data = frame(3, Id=["a", "b", "c"])
+    data.loc[1, "Email"] = "new@example.com"
+    report = merge(server, data, key="Id")
+    assert report.counts == {State.SKIPPED: 3}
+    assert "new@example.com" in report[1].warnings[0]
+    assert len(server.log.mails) == 3
+
+
+def test_an_unsent_row_whose_address_changed_goes_to_the_new_one(server):
+    server.script["rcpt"] = lambda a: "550 5.1.1 no" if a.startswith("u1") else None
+    merge(server, frame(3, Id=["a", "b", "c"]), key="Id")
+    again = merge(server, frame(3, Id=["a", "b", "c"]), key="Id")
+    assert [o.state for o in again] == [State.SKIPPED, State.REFUSED, State.SKIPPED]
+    assert "unchanged" in again[1].reason
+    data = frame(3, Id=["a", "b", "c"])
+    data.loc[1, "Email"] = "new@example.com"
+    assert merge(server, data, key="Id").counts == {State.SENT: 1, State.SKIPPED: 2}
+    assert copies(server) == ["new@example.com", "u0@example.com", "u2@example.com"]
+
+
+@pytest.mark.parametrize("kinds", [(1, 1.0), (1, "1"), (1.0, "1")])
+def test_a_key_that_changed_its_type_is_the_same_row(server, kinds):
+    for kind in kinds:
+        data = frame(1).assign(Id=pd.Series([kind], dtype=object if isinstance(kind, str) else None))
+        merge(server, data, key="Id")
+    assert len(server.log.mails) == 1
+
+
+@pytest.mark.parametrize("cell", [None, float("nan"), "", True])
+def test_a_key_that_tells_nothing_apart_is_refused(server, cell):
+    with pytest.raises(PreflightError):
+        merge(server, frame(1).assign(Id=pd.Series([cell], dtype=object)), key="Id")
+    assert server.log.mails == []
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"template": LETTER + " and more"}, "template"),
+        ({"subject": "Another"}, "template"),
+        ({"from_": "other@example.com"}, "From"),
+        ({"via": "elsewhere"}, "localhost"),
+    ],
+)
+def test_a_changed_campaign_stops_and_goes_on_with_the_rest_when_told(server, change, word):
+    merge(server, frame(2))
+    if "via" in change:
+        change = {"via": server.url().replace("127.0.0.1", "localhost")}
+    with pytest.raises(MergeRefusedError, match=word):
+        merge(server, frame(4), **change)
+    assert len(server.log.mails) == 2
+    report = merge(server, frame(4), changed="send-rest", **change)
+    assert report.counts == {State.SENT: 2, State.SKIPPED: 2}
+    assert "version 1" in report[0].reason
+    assert len(server.log.mails) == 4
+
+
+def test_a_changed_attachment_is_a_changed_campaign(server, tmp_path):
+    (tmp_path / "offer.txt").write_text("1")
+    fields = {"attach": "offer.txt", "attach_root": tmp_path}
+    from smtp_notebook import Template
+
+    def template():
+        return Template(LETTER, **fields)
+
+    merge(server, frame(1), template())
+    (tmp_path / "offer.txt").write_text("2")
+    with pytest.raises(MergeRefusedError, match="template"):
+        merge(server, frame(2), template())
+
+
+def test_a_row_in_doubt_is_listed_until_a_person_decides():
+    with Server({"dot": [ACCEPT_DROP, None]}) as server:
+        first = merge(server, frame(3))
+        assert first.counts == {State.SENT: 2, State.IN_DOUBT: 1}
+        again = merge(server, frame(3))
+        assert again.counts == {State.SKIPPED: 2, State.IN_DOUBT: 1}
+        assert "in doubt" in again.text()
+        assert len(server.log.mails) == 3
+        key = again.in_doubt[0].key
+        Journal().resolve("c", key, delivered=False)
+        assert merge(server, frame(3)).counts == {State.SENT: 1, State.SKIPPED: 2}
+        with pytest.raises(JournalError, match="not in doubt"):
+            Journal().resolve("c", key, delivered=True)
+
+
+def test_a_partly_accepted_row_goes_to_the_rest_alone(server):
+    answers = {"b@example.com": ["450 4.2.1 later"], "c@example.com": ["550 5.1.1 no"]}
+    server.script["rcpt"] = lambda a: answers.get(a, [None])[-1]
+    row = pd.DataFrame({"Email": ["a@example.com"], "n": [1]})
+    options = {"cc": "b@example.com; c@example.com"}
+    assert merge(server, row, **options)[0].state is State.PARTIAL
+    answers.clear()
+    assert merge(server, row, **options)[0].state is State.SENT
+    assert [m.recipients for m in server.log.mails] == [["a@example.com"], ["b@example.com"]]
+    report = merge(server, row, **options)
+    assert report.counts == {State.SKIPPED: 1}
+    assert len(server.log.mails) == 2
+
+
+def test_tests_redirects_and_practice_count_for_nobody(server):
+    merge(server, frame(3), test_to="me@example.com", limit=1, campaign="")
+    merge(server, frame(3), test_to="me@example.com", limit=1)
+    assert merge(server, frame(3)).counts == {State.SENT: 3}
+
+
+def test_limit_counts_the_rows_that_are_tried(server):
+    for _ in range(3):
+        merge(server, frame(5), limit=2)
+    assert copies(server) == [f"u{i}@example.com" for i in range(5)]
+
+
+def test_a_second_run_of_a_campaign_is_refused_and_names_the_holder(server):
+    journal = Journal()
+    ledger = journal.begin("c", scope="loopback:127.0.0.1", sender="x", fingerprint="y")
+    with pytest.raises(MergeRefusedError, match=f"process [0-9]+ on {platform.node()}"):
+        merge(server, frame(1))
+    ledger.close()
+    journal.begin("other", scope="s", sender="x", fingerprint="y").close()
+    assert server.log.mails == []
+
+
+def test_a_lock_of_another_host_is_never_taken_over(server):
+    merge(server, frame(1))
+    (lock,) = Journal().path.parent.glob("*.lock")
+    lock.write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": "x"}))
+    with pytest.raises(MergeRefusedError, match="elsewhere"):
+        merge(server, frame(2))
+    lock.write_text(json.dumps({"host": platform.node(), "pid": 1, "since": "x"}))
+    assert merge(server, frame(2)).counts == {State.SENT: 1, State.SKIPPED: 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ("UPDATE row SET state='planned' WHERE key='u1@example.com'", "checksum"),
+        ("DELETE FROM row WHERE key='u1@example.com'", "records"),
+    ],
+)
+def test_a_damaged_record_stops_the_merge_and_keeps_what_is_good(server, change, word):
+    merge(server, frame(3))
+    with sqlite3.connect(Journal().path) as db:
+        db.execute(change)
+    db.close()
+    with pytest.raises(JournalError, match=word):
+        merge(server, frame(4))
+    assert len(server.log.mails) == 3
+    assert len(Journal().export()) == 2
+
+
+def test_a_file_that_is_no_journal_is_refused(server, tmp_path):
+    (tmp_path / "j").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(JournalError, match="damaged"):
+        merge(server, frame(1), journal=tmp_path / "j")
+    assert server.log.mails == []
+
+
+def test_a_newer_journal_is_refused(tmp_path):
+    Journal(tmp_path / "j").close()
+    with sqlite3.connect(tmp_path / "j") as db:
+        db.execute("PRAGMA user_version=99")
+    db.close()
+    with pytest.raises(JournalError, match="newer"):
+        Journal(tmp_path / "j")
+
+
+def test_no_dot_leaves_when_the_journal_cannot_be_written(server, monkeypatch):
+    """F66: the disk is full at the intent."""
+    real = journals.Ledger._flush
+
+    def full(self):
+        journal = self._journal
+        journal._db.execute("PRAGMA max_page_count=1")
+        journal._db.execute("PRAGMA query_only=1")
+        real(self)
+
+    monkeypatch.setattr(journals.Ledger, "_flush", full)
+    monkeypatch.setattr(journals.Ledger, "close", lambda self: self._holder.release())
+    with pytest.raises(JournalError, match="cannot be used"):
+        merge(server, frame(5))
+    assert server.log.mails == []
+
+
+def test_no_secret_and_no_text_is_in_the_file(server, monkeypatch):
+    monkeypatch.setenv("SMTP_NOTEBOOK_PASSWORD", "correct-horse")
+    with Server(login=("ann", "correct-horse")) as with_login:
+        merge(
+            with_login,
+            frame(2),
+            "---\nsubject: quiet subject\n---\nloud body",
+            via=with_login.url(user="ann"),
+        )
+    kept = b"".join(p.read_bytes() for p in Path(Journal().path.parent).iterdir())
+    assert b"u1@example.com" in kept
+    for word in (b"correct-horse", b"loud body", b"quiet subject"):
+        assert word not in kept
+
+
+def test_a_journal_shows_itself_and_gives_a_report_back(server):
+    merge(server, frame(3))
+    journal = Journal()
+    assert journal.report("c").counts == {State.SENT: 3}
+    assert "3 sent" in journal._repr_mimebundle_()["text/html"]
+    assert repr(journal).endswith("1 campaign>")
+    journal.forget("c")
+    assert journal.campaigns() == []
+    with pytest.raises(JournalError, match="no campaign"):
+        journal.report("c")
+
+
+def test_on_a_network_file_system_there_is_no_wal(tmp_path, monkeypatch):
+    monkeypatch.setattr(journals, "_on_network", lambda _: True)
+    journal = Journal(tmp_path / "j")
+    assert journal._db.execute("PRAGMA journal_mode").fetchone()[0] == "delete"
+
+
+def test_after_a_power_loss_the_whole_window_is_in_doubt_and_after_a_kill_only_what_was_intended(tmp_path):
+    import asyncio
+
+    from smtp_notebook.connection import Connection
+    from smtp_notebook.merge import Frame, Preflight
+    from smtp_notebook.template import Template
+
+    check = Preflight(
+        Template(LETTER, to="{{ Email }}", from_="me@example.com"), Connection(host="localhost", port=25)
+    )
+    rows = list(check.plan(Frame(frame(5))).rows)
+    for boot, doubtful in ((journals._boot(), 1), ("another", 5)):
+        journal = Journal(tmp_path / boot)
+        ledger = journal.begin("c", scope="s", sender="x", fingerprint="y")
+        ledger.due(rows)
+        ledger._boot = boot
+
+        async def begin(ledger=ledger):
+            await ledger.claim(rows[0])
+            await ledger.intend(rows[0])
+
+        asyncio.run(begin())
+        ledger._holder._file.close()  # as when the process dies
+        journal.close()
+        again = Journal(tmp_path / boot).begin("c", scope="s", sender="x", fingerprint="y")
+        due, known = again.due(rows)
+        assert (len(known), len(due)) == (doubtful, 5 - doubtful)
+        assert {o.state for o in known} == {State.IN_DOUBT}
+        again.close()
