@@ -185,14 +185,33 @@ def _single(message: Message, server: Server) -> tuple[Preflight, Planned]:
     return check, planned
 
 
+def _recorded(planned: Planned, server: Server, *, once: bool) -> tuple[Ledger | None, Outcome | None]:
+    """Return the Ledger of one mail, and an Outcome when it went before and is sent once only."""
+    connection = server.connection
+    if connection.sandbox or connection.practice or connection.redirect_to:
+        return None, None
+    journal = Journal()
+    ledger, known, said = journal.single(planned, once=once)
+    planned.warnings = (*planned.warnings, *([said] if said else []))
+    return ledger, known
+
+
 def send(
-    message: Message | None = None, /, *, via: Via = None, dry_run: bool = False, **fields: Any
+    message: Message | None = None,
+    /,
+    *,
+    via: Via = None,
+    once: bool = False,
+    dry_run: bool = False,
+    **fields: Any,
 ) -> Outcome:
     """Send one mail and return its Outcome.
 
     Args:
         message: A Message; None makes one from *fields*.
         via: The server; by default the one of ``connect()``, the environment, else the sandbox.
+        once: Skip a mail that went before: the same addresses, subject, text and files. Outside the
+            sandbox each mail is journaled, and a repeated one says so in its Outcome's ``warnings``.
         dry_run: Check everything and send nothing; the Outcome is ``planned``.
         **fields: ``to cc bcc reply_to from_ subject body format importance attach inline headers
             read_receipt unsubscribe``. Strings are taken as they are, not as templates.
@@ -206,22 +225,48 @@ def send(
     _, planned = _single(compose(message, **fields), server)
     if dry_run:
         return planned.outcome(State.PLANNED, reason="Dry run: checked, not sent.")
-    run = _run([planned], server, _unused)
-    _sync.run(run.send, stop=run.stop)
-    return _delivered(run.report_rows()[0], server)
+    ledger, known = _recorded(planned, server, once=once)
+    try:
+        if known is not None:
+            return _repeated(known)
+        run = _run([planned], server, _unused, ledger=ledger)
+        _sync.run(run.send, stop=run.stop)
+        return _delivered(run.report_rows()[0], server)
+    finally:
+        if ledger is not None:
+            ledger.close()
 
 
 async def asend(
-    message: Message | None = None, /, *, via: Via = None, dry_run: bool = False, **fields: Any
+    message: Message | None = None,
+    /,
+    *,
+    via: Via = None,
+    once: bool = False,
+    dry_run: bool = False,
+    **fields: Any,
 ) -> Outcome:
     """Do what `send` does, awaited; rendering happens on the awaiting loop."""
     server = find_server(via)
     _, planned = _single(compose(message, **fields), server)
     if dry_run:
         return planned.outcome(State.PLANNED, reason="Dry run: checked, not sent.")
-    run = _run([planned], server, _unused)
-    await _sync.ticking(run.send(_sync.Inline()))
-    return _delivered(run.report_rows()[0], server)
+    ledger, known = _recorded(planned, server, once=once)
+    try:
+        if known is not None:
+            return _repeated(known)
+        run = _run([planned], server, _unused, ledger=ledger)
+        await _sync.ticking(run.send(_sync.Inline()))
+        return _delivered(run.report_rows()[0], server)
+    finally:
+        if ledger is not None:
+            ledger.close()
+
+
+def _repeated(outcome: Outcome) -> Outcome:
+    if outcome.state is State.IN_DOUBT:
+        raise DeliveryError(outcome)
+    return outcome
 
 
 def _unused(row: Planned) -> bytes:

@@ -44,6 +44,9 @@ WINDOW = 64
 _BUSY_SECONDS = 10.0
 _ARMED, _INTENDED = "armed", "intended"
 _NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "sshfs", "glusterfs", "ceph", "lustre")
+#: The campaign of mails that `send` sends.
+SINGLE = "single mails"
+_WENT = frozenset({State.SENT, State.PARTIAL, State.IN_DOUBT})
 _OPEN = frozenset({State.PLANNED, State.DEFERRED, State.FAILED})
 
 #: Named steps from an empty file to the present schema; their number is the file's ``user_version``.
@@ -340,6 +343,8 @@ class Journal:
                 before and *changed* is "stop".
             JournalError: The file is damaged or cannot be written.
         """
+        if campaign == SINGLE:
+            raise MergeRefusedError(f"The campaign name {campaign!r} is taken by send().", "Choose another.")
         holder = _Holder(self.path, campaign)
         try:
             number, version = self._campaign(campaign, scope, sender, fingerprint, changed)
@@ -348,6 +353,35 @@ class Journal:
             holder.release()
             raise
         return Ledger(self, number, version, holder)
+
+    def single(self, row: Any, *, once: bool) -> tuple[Ledger, Outcome | None, str]:
+        """Open one mail, known by what it says: no campaign, and no lock that others would wait for.
+
+        Args:
+            row: The mail, whose digest identifies it.
+            once: Whether a mail that went before, or may have, is not sent again.
+
+        Returns:
+            The Ledger of this mail; an Outcome when it is not to be sent; and what to say of earlier
+            ones, or "".
+        """
+        name = row.digest.hex()[:32]
+        with self._writing(synced=True) as db:
+            db.execute(
+                "INSERT OR IGNORE INTO campaign (name, scope, sender, fingerprint, version, created) VALUES (?, '', '', '', 1, ?)",
+                (SINGLE, _stamp()),
+            )
+            number = self._number(SINGLE)
+            found = self._all(
+                f"SELECT {_COLUMNS} FROM row WHERE campaign=? AND key GLOB ?", number, f"{name}#*"
+            )
+            went = [o for o in (_now(self._checked(r)) for r in found) if o.state in _WENT]
+            said = f"the same mail went before ({_when(went[-1])})" if went else ""
+            ledger = Ledger(self, number, 1, None, alias=f"{name}#{len(found) + 1}")
+            if once and went:
+                return ledger, _skipped_once(row, went[-1]), said
+            ledger.arm_single(db, row)
+        return ledger, None, said
 
     def _campaign(
         self, name: str, scope: str, sender: str, fingerprint: str, changed: str
@@ -432,8 +466,11 @@ class Ledger:
 
     durable = True
 
-    def __init__(self, journal: Journal, number: int, version: int, holder: _Holder) -> None:
+    def __init__(
+        self, journal: Journal, number: int, version: int, holder: _Holder | None, *, alias: str = ""
+    ) -> None:
         self.version = version
+        self._alias = alias
         self._journal = journal
         self._number = number
         self._holder = holder
@@ -471,10 +508,13 @@ class Ledger:
         row.envelope = dataclasses.replace(row.envelope, recipients=rest)
         self._earlier[row.key] = known.outcome.to
 
+    def _key(self, row: Any) -> str:
+        return self._alias or str(row.key)
+
     async def claim(self, row: Any) -> Outcome | None:
         """Take a row; arms a window of rows by one synced commit when it is not armed yet."""
         async with self._window:
-            if row.key not in self._armed:
+            if self._key(row) not in self._armed:
                 return await asyncio.to_thread(self._arm, row)
         return None
 
@@ -485,15 +525,20 @@ class Ledger:
         refused: Outcome | None = None
         with self._journal._writing(synced=True) as db:  # noqa: SLF001 - a ledger is its journal's other half
             for each in rows:
-                known = self._journal.known(self._number, each.key)
+                known = self._journal.known(self._number, self._key(each))
                 taken = None if known is None or known.run == self._run else _decided(each, known)
                 if taken is None:
                     armed = self._record(each, _ARMED, each.outcome(State.PLANNED))
                     self._journal._put(db, self._number, armed)  # noqa: SLF001
-                    self._armed.add(each.key)
+                    self._armed.add(self._key(each))
                 elif each is row:
                     refused = taken
         return refused
+
+    def arm_single(self, db: sqlite3.Connection, row: Any) -> None:
+        """Arm the one mail of this ledger, inside its journal's transaction."""
+        self._journal._put(db, self._number, self._record(row, _ARMED, row.outcome(State.PLANNED)))  # noqa: SLF001
+        self._armed.add(self._alias)
 
     async def intend(self, row: Any) -> None:
         """Record that the final dot is about to leave.
@@ -506,14 +551,14 @@ class Ledger:
 
     async def record(self, row: Any, outcome: Outcome) -> None:
         """Record what happened; a row that is not sent stays this run's until it ends."""
-        self._armed.discard(row.key)
+        self._armed.discard(self._key(row))
         await self._write(self._record(row, str(outcome.state), outcome), guarded=False)
 
     def _record(self, row: Any, state: str, outcome: Outcome) -> Known:
         earlier = self._earlier.get(row.key, ())
         if earlier:
             outcome = outcome.with_(to=tuple(dict.fromkeys((*earlier, *outcome.to))))
-        return Known(row.key, state, self._run, self._boot, row.digest, self.version, outcome)
+        return Known(self._key(row), state, self._run, self._boot, row.digest, self.version, outcome)
 
     async def _write(self, known: Known, *, guarded: bool) -> None:
         """Write a record together with whatever else asks in this turn of the loop: one commit."""
@@ -565,7 +610,8 @@ class Ledger:
                             db, self._number, dataclasses.replace(known, state=str(State.PLANNED))
                         )
         finally:
-            self._holder.release()
+            if self._holder is not None:
+                self._holder.release()
 
 
 # ------------------------------------------------------------------------------------------ decisions
@@ -585,8 +631,7 @@ def _decided(row: Any, known: Known) -> Outcome | None:
         return before.with_(row=row.position, fix=_DOUBT_FIX)
     if state is State.REFUSED:
         return before.with_(row=row.position, reason=f"Refused before, unchanged since: {before.reason}")
-    when = before.started.strftime("%Y-%m-%d %H:%M UTC") if before.started else "before"
-    reason = f"This campaign had it already ({when}, version {known.version})."
+    reason = f"This campaign had it already ({_when(before)}, version {known.version})."
     warnings = before.warnings
     if set(before.to) != set(row.envelope.recipients):
         warnings = (
@@ -596,6 +641,21 @@ def _decided(row: Any, known: Known) -> Outcome | None:
     return before.with_(
         state=State.SKIPPED, status=0, row=row.position, reason=reason, fix="", warnings=warnings
     )
+
+
+def _when(outcome: Outcome) -> str:
+    return outcome.started.strftime("%Y-%m-%d %H:%M UTC") if outcome.started else "at an unknown time"
+
+
+def _skipped_once(row: Any, before: Outcome) -> Outcome:
+    """Return the Outcome of a mail that is sent once only; one in doubt stays in doubt."""
+    if before.state is State.IN_DOUBT:
+        reason = f"The same mail may have gone before ({_when(before)}); it is not sent again."
+        fix = f'See Journal().report("{SINGLE}").in_doubt.'
+        doubt: Outcome = row.outcome(State.IN_DOUBT, reason=reason, fix=fix)
+        return doubt
+    skipped: Outcome = row.outcome(State.SKIPPED, reason=f"The same mail went before ({_when(before)}).")
+    return skipped
 
 
 _DOUBT_FIX = (

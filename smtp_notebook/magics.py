@@ -80,6 +80,7 @@ class SendEmailMagics(Magics):
     @argument("--importance", choices=IMPORTANCES, help="low, normal or high")
     @argument("--template", help="a template file in place of the cell (line form)")
     @argument("--via", help="a URL or a saved name; by default the notebook's connection")
+    @argument("--once", action="store_true", help="skip a mail that went before")
     @argument("--dry-run", action="store_true", help="check everything, send nothing")
     @argument("--preview", "-p", action="store_true", help="show the mail, send nothing")
     @argument("--result", metavar="NAME", help="keep the Outcome under this name")
@@ -104,7 +105,7 @@ class SendEmailMagics(Magics):
         if options.preview:
             return message
         try:
-            outcome = api.send(message, via=options.via, dry_run=options.dry_run)
+            outcome = api.send(message, via=options.via, once=options.once, dry_run=options.dry_run)
         except DeliveryError as error:
             self._keep(options.result, error.outcome)
             raise

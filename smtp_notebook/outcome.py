@@ -238,11 +238,15 @@ class Outcome:
         text = f"{where}: {self.state}{code}" if where else f"{self.state}{code}"
         return " ".join(filter(None, [text + (":" if self.reason else ""), self.reason, self.fix]))
 
+    @property
+    def _noted(self) -> str:
+        return " ".join([self.line, *(f"Note: {w}." for w in self.warnings)])
+
     def __repr__(self) -> str:
-        return f"<Outcome {self.line}>"
+        return f"<Outcome {self._noted}>"
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
-        return {"text/plain": repr(self), "text/html": _html.outcome(self.state, self.line)}
+        return {"text/plain": repr(self), "text/html": _html.outcome(self.state, self._noted)}
 
 
 class Report(Sequence[Outcome]):

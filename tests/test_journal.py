@@ -11,7 +11,16 @@ import pandas as pd
 import pytest
 from scripted import ACCEPT_DROP, Server
 
-from smtp_notebook import Journal, JournalError, MergeRefusedError, PreflightError, State, mail_merge
+from smtp_notebook import (
+    DeliveryError,
+    Journal,
+    JournalError,
+    MergeRefusedError,
+    PreflightError,
+    State,
+    mail_merge,
+    send,
+)
 from smtp_notebook import journal as journals
 
 LETTER = "---\nsubject: Hi {{ n }}\n---\nDear **{{ n }}**"
@@ -271,6 +280,53 @@ def test_no_secret_and_no_text_is_in_the_file(server, monkeypatch):
     assert b"u1@example.com" in kept
     for word in (b"correct-horse", b"loud body", b"quiet subject"):
         assert word not in kept
+
+
+def single(server, **fields):
+    fields = {"to": "ann@example.com", "from_": "me@example.com", "body": "hi"} | fields
+    return send(via=server.url(), **fields)
+
+
+def test_a_single_mail_that_went_before_says_so_and_goes_only_once_when_asked(server):
+    assert single(server).warnings == ()
+    assert "went before" in repr(single(server))
+    assert len(server.log.mails) == 2
+    skipped = single(server, once=True)
+    assert (skipped.state, len(server.log.mails)) == (State.SKIPPED, 2)
+    assert single(server, once=True, subject="another").state is State.SENT
+    assert single(server, once=True, subject="another").state is State.SKIPPED
+    assert Journal().report("single mails").counts == {State.SENT: 3}
+
+
+def test_a_single_mail_that_failed_is_not_taken_for_sent(server):
+    server.script["rcpt"] = ["550 5.1.1 no", None]
+    with pytest.raises(DeliveryError):
+        single(server, once=True)
+    assert single(server, once=True).state is State.SENT
+
+
+def test_a_single_mail_in_doubt_is_not_repeated_with_once(server):
+    server.script["dot"] = [ACCEPT_DROP, None]
+    for _ in range(2):
+        with pytest.raises(DeliveryError) as caught:
+            single(server, once=True)
+        assert caught.value.outcome.state is State.IN_DOUBT
+    assert len(server.log.mails) == 1
+
+
+def test_the_magics_once_is_sends_once(server):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    shell.run_line_magic("load_ext", "smtp_notebook")
+    line = f"--to ann@example.com --from me@example.com --via {server.url()} --once"
+    states = [shell.run_cell_magic("send_email", line, "hello").state for _ in range(2)]
+    assert states == [State.SENT, State.SKIPPED]
+
+
+def test_the_name_of_single_mails_is_no_campaign(server):
+    with pytest.raises(MergeRefusedError, match="taken"):
+        merge(server, frame(1), campaign="single mails")
 
 
 def test_a_journal_shows_itself_and_gives_a_report_back(server):
