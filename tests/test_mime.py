@@ -624,3 +624,74 @@ def test_any_moment_in_any_zone_arrives(moment):
     meant = moment.replace(microsecond=0).astimezone(dt.UTC)
     assert parsedate_to_datetime(line[6:].decode()).astimezone(dt.UTC) == meant
     assert fast_mail_parser.parse_email(content).date_parsed == meant
+
+
+plain_words = st.text(string.ascii_letters + string.digits + string.punctuation + " é\t", max_size=70)
+
+
+@given(
+    subject=plain_words,
+    name=st.text(string.ascii_letters + string.digits + " .,;'\"(<@é", max_size=40),
+    local=st.from_regex(r"[A-Za-z0-9_+-]{1,20}(\.[A-Za-z0-9_+-]{1,9})?", fullmatch=True),
+    text=st.text(max_size=200),
+    seconds=st.integers(0, 2**31),
+)
+@settings(max_examples=300, deadline=None)
+def test_what_a_known_shape_lets_pass_would_pass_the_gate_and_another_parser(
+    subject, name, local, text, seconds
+):
+    """Engine rule: a mail of a proven shape skips the gate; here each one goes through it all the same."""
+    import datetime as dt
+
+    from smtp_notebook import MessageError
+    from smtp_notebook.mime import Draft, check_gate, new_message_id, to_bytes
+
+    def draft(subject, name, local, text):
+        return Draft(
+            from_=Address("me@example.com", "Me"),
+            to=(Address(f"{local}@example.com", " ".join(name.split())),),
+            subject=" ".join(subject.split()),
+            date=dt.datetime.fromtimestamp(seconds, dt.UTC),
+            message_id=new_message_id("example.com"),
+            text=text,
+            html=f"<p>{text}</p>",
+        )
+
+    for display in ("", "Ann"):  # the shapes are proven first
+        to_bytes(draft("Hello", display, "ann", "hello"))
+    try:
+        wanted = draft(subject, name, local, text)
+        content = to_bytes(wanted)
+    except MessageError:
+        return
+    check_gate(content, wanted)
+    assert fast_mail_parser.parse_email(content).subject == wanted.subject
+
+
+def test_a_known_shape_skips_the_gate_and_an_unusual_value_does_not(monkeypatch):
+    from smtp_notebook import Message, mime
+
+    through = []
+    real = mime.check_gate
+    monkeypatch.setattr(mime, "check_gate", lambda content, draft: (through.append(1), real(content, draft)))
+
+    def build(**fields):
+        through.clear()
+        Message(
+            **({"to": "ann@example.com", "from_": "me@example.com", "subject": "S", "body": "b"} | fields)
+        ).as_bytes()
+        return bool(through)
+
+    build()
+    assert not build(subject="Another plain one", to="bob@example.org", body="other words")
+    for unusual in (
+        {"subject": "=?utf-8?q?x?="},
+        {"subject": "Zoë"},
+        {"subject": "a, b"},
+        {"to": "x <evil@example.net>"},
+        {"to": '"a, b" <b@example.com>'},
+        {"to": "a@example.com; b@example.com"},
+        {"headers": {"X-Note": "new value"}},
+        {"importance": "high"},
+    ):
+        assert build(**unusual), unusual
