@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import collections
 import contextlib
 import dataclasses
 import re
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from smtp_notebook.outcome import MailError, State
@@ -41,6 +42,10 @@ _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0")
 BeforeDot = Callable[[], Awaitable[None]]
 
 
+#: A refusal, or None when the server waits for the mail; and each recipient's answer.
+_Opened = tuple[Verdict | None, list[tuple[str, Reply]]]
+
+
 class _LostError(ConnectionError):
     """The connection ended, or the server stopped answering."""
 
@@ -63,7 +68,7 @@ class _Dialogue(asyncio.Protocol):
         self._inner = inner
         self._transport = transport
         self._reader = ReplyReader()
-        self._waiting: asyncio.Future[Reply] | None = None
+        self._waiting: collections.deque[asyncio.Future[Reply]] = collections.deque()
         self._writable = asyncio.Event()
         self._writable.set()
         self.lost = ""
@@ -78,14 +83,16 @@ class _Dialogue(asyncio.Protocol):
             self._fail(f"the server answered with no SMTP reply: {error}")
             return
         for reply in replies:
-            if self._waiting is None or self._waiting.done():
+            if not self._waiting:
                 if reply.code == _DISCONNECTING:
                     self._fail(f"the server closed: {reply.line}")
                 else:
                     # Replies to nothing would be taken for replies to the next command.
                     self._fail("the server answered without being asked")
                 return
-            self._waiting.set_result(reply)
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(reply)
 
     def eof_received(self) -> bool:
         return False
@@ -102,25 +109,45 @@ class _Dialogue(asyncio.Protocol):
 
     def _fail(self, why: str) -> None:
         self.lost = self.lost or one_line(why)
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(_LostError(self.lost))
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_exception(_LostError(self.lost))
         self._writable.set()
         self._transport.abort()
 
     async def ask(self, octets: bytes, seconds: float) -> Reply:
         """Write *octets* and wait at most *seconds* for one reply."""
+        replies, why = await self.ask_all([octets], seconds)
+        if not replies:
+            raise _LostError(why)
+        return replies[0]
+
+    async def ask_all(self, commands: Sequence[bytes], seconds: float) -> tuple[list[Reply], str]:
+        """Write *commands* at once and wait for the reply to each, at most *seconds* for one.
+
+        Returns:
+            The replies, in order; and, when there are fewer than commands, why.
+        """
         self._check()
-        self._waiting = asyncio.get_running_loop().create_future()
-        self._transport.write(octets)
+        loop = asyncio.get_running_loop()
+        waiting: list[asyncio.Future[Reply]] = [loop.create_future() for _ in commands]
+        self._waiting.extend(waiting)
+        self._transport.write(b"".join(commands))
+        replies: list[Reply] = []
         try:
-            return await asyncio.wait_for(self._waiting, seconds)
+            for future in waiting:
+                replies.append(await asyncio.wait_for(future, seconds))  # noqa: PERF401 - those before an error are kept
         except TimeoutError:
             self._fail(f"the server did not answer within {seconds:g} s")
-            raise _LostError(self.lost) from None
+            return replies, self.lost
+        except _LostError as error:
+            return replies, str(error)
         finally:
-            if self._waiting.done() and not self._waiting.cancelled():
-                self._waiting.exception()  # seen, so that nothing is reported as never retrieved
-            self._waiting = None
+            for future in waiting:
+                if future.done() and not future.cancelled():
+                    future.exception()  # seen, so that nothing is reported as never retrieved
+        return replies, ""
 
     async def write(self, octets: bytes, seconds: float) -> None:
         """Write *octets* and wait until they have left our buffer for the most part."""
@@ -188,7 +215,8 @@ class SmtpTransport:
         password: The secret, when the connection has a user.
 
     At most ``max_connections`` transactions run at once. The first connection logs in alone, so that a
-    wrong password is one failed login and not one for each connection.
+    wrong password is one failed login and not one for each connection. Commands share a write where the server
+    offers PIPELINING (RFC 2920) and has accepted a mail before.
     """
 
     def __init__(self, connection: Connection, password: str | None = None) -> None:
@@ -197,6 +225,8 @@ class SmtpTransport:
         self._slots = asyncio.Semaphore(connection.max_connections)
         self._first = asyncio.Lock()
         self._proven = False
+        self._earned = False
+        self._ungrouped = False
         self._fatal: Verdict | None = None
         self._idle: list[_Link] = []
         self._busy: set[_Link] = set()
@@ -318,22 +348,11 @@ class SmtpTransport:
         timeout = self._connection.timeout
         stage = Stage.MAIL
         try:
-            reply = await link.dialogue.ask(_mail(link, envelope, content), timeout)
-            link.dirty = True
-            if reply.digit != 2:  # noqa: PLR2004 - success
-                return self._judged(link, stage, reply)
-            stage = Stage.RCPT
-            answers = [
-                (r, await link.dialogue.ask(f"RCPT TO:<{r}>\r\n".encode(), timeout))
-                for r in envelope.recipients
-            ]
-            accepted = [r for r, answer in answers if answer.digit == 2]  # noqa: PLR2004
-            if not accepted:
-                return self._judged(link, stage, _worst(answers))
+            opened = self._opened_at_once if self._groups(link) else self._opened_in_turn
+            refusal, answers = await opened(link, envelope, _mail(link, envelope, content))
+            if refusal is not None:
+                return refusal
             stage = Stage.DATA
-            reply = await link.dialogue.ask(b"DATA\r\n", timeout)
-            if reply.digit != 3:  # noqa: PLR2004 - go ahead
-                return self._judged(link, stage, reply)
             await self._permitted(link, before_dot)
             await link.dialogue.write(_stuffed(content), timeout)
             link.dotted = True
@@ -342,12 +361,78 @@ class SmtpTransport:
         except _LostError as error:
             if stage is Stage.DOT:
                 return self._doubt(str(error))
-            if stage is Stage.MAIL:
-                raise _StaleError(str(error)) from None
             return self._lost(stage, str(error))
         link.used += 1
         link.dirty = False
+        self._earned = self._earned or reply.digit == 2  # noqa: PLR2004 - success
         return _partial(self._judged(link, Stage.DOT, reply), answers)
+
+    def _groups(self, link: _Link) -> bool:
+        """Tell whether MAIL, RCPT and DATA may share a write (RFC 2920): offered, and earned by a mail."""
+        return self._earned and "pipelining" in link.extensions and not self._ungrouped
+
+    async def _opened_in_turn(self, link: _Link, envelope: Envelope, mail: bytes) -> _Opened:
+        """Say MAIL, RCPT and DATA one after another.
+
+        Raises:
+            _StaleError: The connection was lost before the server knew anything of this mail.
+        """
+        timeout = self._connection.timeout
+        try:
+            reply = await link.dialogue.ask(mail, timeout)
+        except _LostError as error:
+            raise _StaleError(str(error)) from None
+        link.dirty = True
+        if reply.digit != 2:  # noqa: PLR2004 - success
+            return self._judged(link, Stage.MAIL, reply), []
+        answers: list[tuple[str, Reply]] = []
+        stage = Stage.RCPT
+        try:
+            for recipient in envelope.recipients:
+                reply = await link.dialogue.ask(_rcpt(recipient), timeout)
+                answers.append((recipient, reply))
+            if all(answer.digit != 2 for _, answer in answers):  # noqa: PLR2004 - success
+                return self._judged(link, stage, _worst(answers)), answers
+            stage = Stage.DATA
+            reply = await link.dialogue.ask(b"DATA\r\n", timeout)
+        except _LostError as error:
+            return self._lost(stage, str(error)), answers
+        return (None if reply.digit == 3 else self._judged(link, stage, reply)), answers  # noqa: PLR2004 - go ahead
+
+    async def _opened_at_once(self, link: _Link, envelope: Envelope, mail: bytes) -> _Opened:
+        """Say MAIL, RCPT and DATA in one write, and judge the replies together.
+
+        Where MAIL was not accepted no text goes out on this connection any more: several servers answer
+        the DATA behind it with 354 all the same, and would hand the text to somebody else's recipient.
+
+        Raises:
+            _StaleError: The connection was lost before the server answered anything.
+        """
+        commands = [mail, *map(_rcpt, envelope.recipients), b"DATA\r\n"]
+        link.dirty = True
+        replies, why = await link.dialogue.ask_all(commands, self._connection.timeout)
+        if not replies:
+            # A server that offers pipelining and hangs up on it is not asked for it again.
+            self._ungrouped = True
+            raise _StaleError(why)
+        if replies[0].digit != 2:  # noqa: PLR2004 - success
+            verdict = self._judged(link, Stage.MAIL, replies[0])
+            link.dialogue.abort()
+            return verdict, []
+        answers = list(zip(envelope.recipients, replies[1:], strict=False))
+        if len(replies) < len(commands):
+            closing = next((r for r in replies[1:] if r.code == _DISCONNECTING), None)
+            if closing is not None:
+                return self._judged(link, Stage.RCPT, closing), answers
+            stage = Stage.RCPT if len(answers) < len(envelope.recipients) else Stage.DATA
+            return self._lost(stage, why), answers
+        data = replies[-1]
+        if all(answer.digit != 2 for _, answer in answers):  # noqa: PLR2004 - success
+            if data.digit == 3:  # noqa: PLR2004 - go ahead, for nobody
+                # RFC 2920, 3.1: the client ends the empty mail itself; it has no recipient.
+                await link.dialogue.ask_all([b".\r\n"], self._connection.timeout)
+            return self._judged(link, Stage.RCPT, _worst(answers)), answers
+        return (None if data.digit == 3 else self._judged(link, Stage.DATA, data)), answers  # noqa: PLR2004 - go ahead
 
     def _unfit(self, link: _Link, envelope: Envelope, content: bytes) -> Verdict | None:
         """Return why this server cannot take the mail at all, known from what it offers; or None."""
@@ -540,6 +625,10 @@ def _mail(link: _Link, envelope: Envelope, content: bytes) -> bytes:
         # Header fields are raw UTF-8 then, which is 8-bit data (RFC 6531, 3.6).
         options += " SMTPUTF8" + (" BODY=8BITMIME" if "8bitmime" in link.extensions else "")
     return f"MAIL FROM:<{envelope.sender}>{options}\r\n".encode()
+
+
+def _rcpt(recipient: str) -> bytes:
+    return f"RCPT TO:<{recipient}>\r\n".encode()
 
 
 def _stuffed(content: bytes) -> bytes:

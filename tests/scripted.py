@@ -39,10 +39,11 @@ class Server:
     """Use as a context manager; ``port`` and ``log`` are what tests look at."""
 
     def __init__(self, script=None, *, offers=("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 1000000", "ENHANCEDSTATUSCODES"),
-                 tls=None, starttls=None, login=None, mechanisms="PLAIN LOGIN"):  # fmt: skip
+                 tls=None, starttls=None, login=None, mechanisms="PLAIN LOGIN", careless=False):  # fmt: skip
         self.script = dict(script or {})
         self.offers = list(offers)
         self.tls, self.starttls, self.login, self.mechanisms = tls, starttls, login, mechanisms
+        self.careless = careless
         self.log = Log()
         self._times = {}
         self._writers = set()
@@ -153,7 +154,8 @@ class Server:
                 if said.startswith("2"):
                     envelope.recipients.append(address)
             elif verb == "DATA":
-                said = await self._answer(writer, "data", "354 go ahead")
+                usual = "354 go ahead" if envelope.recipients or self.careless else "503 5.5.1 no recipients"
+                said = await self._answer(writer, "data", usual)
                 if said.startswith("354"):
                     envelope.content = await self._body(reader)
                     await self._dot(writer, envelope)
@@ -166,6 +168,9 @@ class Server:
                 await self._answer(writer, "other", "502 5.5.1 what?")
 
     async def _dot(self, writer, envelope):
+        if not envelope.recipients:
+            writer.write(b"554 5.5.1 no recipients\r\n")
+            return
         action = self._action("dot", envelope.recipients[0]) or "250 2.0.0 queued"
         if action == ACCEPT_DROP or action[:1] == "2" or action == STALL + "kept":
             self.log.mails.append(envelope)

@@ -117,6 +117,43 @@ def test_every_fault_has_its_outcome_and_its_number_of_copies(script, state, sta
     assert "\n" not in verdict.reason
 
 
+IN_A_MAIL = [f for f in FAULTS if f[0].partition(" ")[0] in {"mail", "rcpt", "data", "dot"}]
+
+
+@pytest.mark.parametrize("careless", [False, True])
+@pytest.mark.parametrize(
+    ("script", "state", "status", "copies"), [f[1:] for f in IN_A_MAIL], ids=[f[0] for f in IN_A_MAIL]
+)
+def test_a_fault_means_the_same_when_commands_share_a_write(script, state, status, copies, careless):
+    """The first mail earns pipelining, the second meets the fault; careless servers say 354 to nobody's DATA."""
+    later = {stage: [None, action] for stage, action in script.items()}
+    with Server(later, careless=careless) as server:
+        first, second = deliver(server, envelope("first@example.com"), envelope("second@example.com"))
+    assert first.state is State.SENT
+    assert (second.state, second.status) == (state, status)
+    assert [m.recipients[0] for m in server.log.mails] == [
+        "first@example.com",
+        *["second@example.com"] * copies,
+    ]
+
+
+def test_after_a_refused_mail_command_no_text_goes_out_on_that_connection():
+    """F73: a server that forgets to refuse RCPT and DATA would give it to the wrong person."""
+    with Server({"mail": [None, "550 5.7.1 no", None]}, careless=True) as server:
+        verdicts = deliver(server, *[envelope(f"u{i}@example.com") for i in range(3)])
+    assert [v.state for v in verdicts] == [State.SENT, State.REFUSED, State.SENT]
+    assert [m.recipients for m in server.log.mails] == [["u0@example.com"], ["u2@example.com"]]
+    assert server.log.connections == 2
+
+
+def test_a_server_that_hangs_up_on_grouped_commands_gets_them_one_by_one():
+    """F63: it offers PIPELINING and does not mean it."""
+    with Server({"mail": [None, DROP, None]}) as server:
+        verdicts = deliver(server, *[envelope(f"u{i}@example.com") for i in range(3)])
+    assert {v.state for v in verdicts} == {State.SENT}
+    assert len(server.log.mails) == 3
+
+
 @pytest.mark.parametrize("stage", ["banner", "ehlo", "mail", "rcpt", "data"])
 def test_a_server_that_never_answers_before_the_dot_defers_the_mail(stage):
     with Server({stage: STALL}) as server:
