@@ -1,6 +1,6 @@
 """An SMTP server on loopback that does what a test tells it, and remembers what it was told.
 
-``script`` maps a stage to what happens there: ``banner ehlo helo starttls auth mail rcpt data dot rset quit``.
+``script`` maps a stage to what happens there: ``banner ehlo helo starttls auth mail rcpt data body dot rset quit``.
 What happens is a reply (``"550 5.1.1 no"``), one of ``DROP`` (close), ``RESET`` (RST), ``STALL`` (never
 answer), ``ACCEPT_DROP`` (at dot: keep the mail, close without a reply), or a list of these, one for each time,
 the last for all further times. A function gets the argument and returns one of them or None for the usual.
@@ -157,6 +157,8 @@ class Server:
                 usual = "354 go ahead" if envelope.recipients or self.careless else "503 5.5.1 no recipients"
                 said = await self._answer(writer, "data", usual)
                 if said.startswith("354"):
+                    if self._action("body") == STALL:
+                        await asyncio.Event().wait()
                     envelope.content = await self._body(reader)
                     await self._dot(writer, envelope)
             elif verb == "RSET":

@@ -12,6 +12,7 @@ import pytest
 from scripted import ACCEPT_DROP, Server
 
 from smtp_notebook import (
+    Connection,
     DeliveryError,
     Journal,
     JournalError,
@@ -376,3 +377,22 @@ def test_after_a_power_loss_the_whole_window_is_in_doubt_and_after_a_kill_only_w
         assert (len(known), len(due)) == (doubtful, 5 - doubtful)
         assert {o.state for o in known} == {State.IN_DOUBT}
         again.close()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_frame_that_changes_during_the_run_sends_what_was_checked_or_nothing(server, monkeypatch, kept):
+    """G14: a mail that was kept goes as checked; one that is rendered again must come out the same."""
+    from smtp_notebook import merge as merges
+
+    if not kept:
+        monkeypatch.setattr(merges.Preflight, "_keep", lambda _self, _content: None)
+    data = frame(5)
+
+    def change(_outcome):
+        data["n"] = 999
+
+    via = Connection.from_url(server.url(), max_connections=1)
+    report = merge(server, data, via=via, on_outcome=change)
+    assert not any(b"999" in mail.content for mail in server.log.mails)
+    assert report.counts == ({State.SENT: 5} if kept else {State.SENT: 1, State.INVALID: 4})
+    assert len(server.log.mails) == len(report.sent)

@@ -163,6 +163,17 @@ def test_a_server_that_never_answers_before_the_dot_defers_the_mail(stage):
     assert server.log.mails == []
 
 
+def test_a_server_that_stops_reading_in_the_text_defers_the_mail():
+    """F42: the window never drains, so the dot never left."""
+    content = b"x" * 60 + b"\r\n"
+    with Server({"body": [STALL, None]}, offers=["PIPELINING"]) as server:
+        first, second = deliver(server, envelope(), envelope(), content=content * 200_000, timeout=0.5)
+    assert (first.state, first.stage, first.retry) == (State.DEFERRED, Stage.DATA, True)
+    assert "took no data" in first.reason
+    assert second.state is State.SENT
+    assert len(server.log.mails) == 1
+
+
 def test_a_server_that_never_answers_the_dot_leaves_the_mail_in_doubt():
     with Server({"dot": STALL + "kept"}) as server:
         (verdict,) = deliver(server, dot_timeout=0.2)
