@@ -18,22 +18,17 @@ from typing import Any, Literal, Self
 
 from smtp_notebook import _sync
 from smtp_notebook import connection as connections
+from smtp_notebook import merge as merges
 from smtp_notebook.connection import Connection
 from smtp_notebook.fields import check_field_names
+from smtp_notebook.frames import Frame, guess_address_column
 from smtp_notebook.journal import Journal, Ledger, PassingJournal
-from smtp_notebook.merge import (
-    Frame,
-    Plan,
-    Planned,
-    Preflight,
-    Run,
-    guess_address_column,
-    merged,
-    with_sender,
-)
+from smtp_notebook.merge import Run
 from smtp_notebook.message import Message
 from smtp_notebook.outcome import (
+    FAILURES,
     DeliveryError,
+    Listed,
     MailError,
     MergeRefusedError,
     MessageError,
@@ -44,6 +39,10 @@ from smtp_notebook.outcome import (
     SettingsError,
     State,
 )
+from smtp_notebook.preflight import Feed, Planned, Preflight, Single, checked
+from smtp_notebook.press import Press, printed_once, with_sender
+from smtp_notebook.rate import Limiter, parse_rates
+from smtp_notebook.roll import Roll
 from smtp_notebook.sandbox import Sandbox, default_sandbox
 from smtp_notebook.template import Template
 from smtp_notebook.transport import SmtpTransport
@@ -179,21 +178,75 @@ def compose(message: Message | None = None, /, **fields: Any) -> Message:
     return message.with_(**parts, **fields) if message is not None else Message(**parts, **fields)
 
 
-def _single(message: Message, server: Server) -> tuple[Preflight, Planned]:
-    check = Preflight(Template(), server.connection, divert=server.connection.redirect_to)
-    planned = check.planned(with_sender(message, server.connection), None, "")
-    return check, planned
-
-
-def _recorded(planned: Planned, server: Server, *, once: bool) -> tuple[Ledger | None, Outcome | None]:
-    """Return the Ledger of one mail, and an Outcome when it went before and is sent once only."""
+def _single(message: Message, server: Server) -> Planned:
+    """Return one mail, checked and ready to be sent."""
     connection = server.connection
-    if connection.sandbox or connection.practice or connection.redirect_to:
-        return None, None
+    stamped = with_sender(message, connection).stamped()
+    printed = checked(printed_once(stamped), connection)
+    row = Planned(
+        position=None,
+        key="",
+        sender=printed.sender,
+        recipients=(_wire(connection.redirect_to),) if connection.redirect_to else printed.recipients,
+        digest=printed.digest,
+        smtputf8=printed.smtputf8,
+        message_id=stamped.message_id,
+        date=stamped.date,
+        warnings=message.warnings,
+    )
+    row.fill(printed)
+    return row
+
+
+@dataclass(slots=True)
+class _One:
+    """One mail that is about to be sent."""
+
+    row: Planned
+    server: Server
+    ledger: Ledger | PassingJournal
+    known: Outcome | None = None
+    limiter: Limiter | None = None
+    outcome: Outcome | None = None
+
+    def run(self) -> Run:
+        return _run(Single(self.row, self.ledger), self.server, self.ledger, self.take, self.limiter)
+
+    def take(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+    def result(self, run: Run) -> Outcome:
+        found = self.outcome or self.row.outcome(State.PLANNED, reason=run.stopped)
+        return _delivered(found.with_(key=""), self.server)
+
+
+def _one(row: Planned, server: Server, *, once: bool) -> _One:
+    """Open the mail's Ledger; with *once* an Outcome says that it went before."""
+    if not _counts(server.connection):
+        return _One(row, server, PassingJournal(), limiter=_limiter(server.connection))
     journal = Journal()
-    ledger, known, said = journal.single(planned, once=once)
-    planned.warnings = (*planned.warnings, *([said] if said else []))
-    return ledger, known
+    ledger, known, said = journal.single(row, once=once)
+    row.warnings = (*row.warnings, *([said] if said else []))
+    return _One(row, server, ledger, known, _limiter(server.connection, journal))
+
+
+def _counts(connection: Connection) -> bool:
+    """Tell whether what goes there counts as sent: it is no sandbox, no catcher, and no redirect."""
+    return not (connection.sandbox or connection.practice or connection.redirect_to)
+
+
+def _scope(connection: Connection) -> str:
+    return f"{'loopback' if connection.is_loopback else 'real'}:{connection.host}"
+
+
+def _limiter(connection: Connection, journal: Journal | None = None) -> Limiter | None:
+    """Return what holds the connection's rate, beginning with what the journal says went before; or None."""
+    rates = parse_rates(connection.rate)
+    if not rates:
+        return None
+    longest = max(rate.seconds for rate in rates)
+    past = journal.past(_scope(connection), longest) if journal is not None else ()
+    return Limiter(rates, merges.CLOCK(), past)
 
 
 def send(
@@ -222,19 +275,18 @@ def send(
             A state of ``in_doubt`` means that it may have arrived: look before sending it again.
     """
     server = find_server(via)
-    _, planned = _single(compose(message, **fields), server)
+    row = _single(compose(message, **fields), server)
     if dry_run:
-        return planned.outcome(State.PLANNED, reason="Dry run: checked, not sent.")
-    ledger, known = _recorded(planned, server, once=once)
+        return row.outcome(State.PLANNED, reason="Dry run: checked, not sent.")
+    one = _one(row, server, once=once)
     try:
-        if known is not None:
-            return _repeated(known)
-        run = _run([planned], server, _unused, ledger=ledger)
+        if one.known is not None:
+            return _repeated(one.known)
+        run = one.run()
         _sync.run(run.send, stop=run.stop)
-        return _delivered(run.report_rows()[0], server)
+        return one.result(run)
     finally:
-        if ledger is not None:
-            ledger.close()
+        one.ledger.close()
 
 
 async def asend(
@@ -248,30 +300,24 @@ async def asend(
 ) -> Outcome:
     """Do what `send` does, awaited; rendering happens on the awaiting loop."""
     server = find_server(via)
-    _, planned = _single(compose(message, **fields), server)
+    row = _single(compose(message, **fields), server)
     if dry_run:
-        return planned.outcome(State.PLANNED, reason="Dry run: checked, not sent.")
-    ledger, known = _recorded(planned, server, once=once)
+        return row.outcome(State.PLANNED, reason="Dry run: checked, not sent.")
+    one = _one(row, server, once=once)
     try:
-        if known is not None:
-            return _repeated(known)
-        run = _run([planned], server, _unused, ledger=ledger)
+        if one.known is not None:
+            return _repeated(one.known)
+        run = one.run()
         await _sync.ticking(run.send(_sync.Inline()))
-        return _delivered(run.report_rows()[0], server)
+        return one.result(run)
     finally:
-        if ledger is not None:
-            ledger.close()
+        one.ledger.close()
 
 
 def _repeated(outcome: Outcome) -> Outcome:
     if outcome.state is State.IN_DOUBT:
         raise DeliveryError(outcome)
     return outcome
-
-
-def _unused(row: Planned) -> bytes:
-    msg = f"{row!r} was kept, so it is not rendered again"
-    raise AssertionError(msg)
 
 
 def _delivered(outcome: Outcome, server: Server) -> Outcome:
@@ -286,28 +332,36 @@ def _delivered(outcome: Outcome, server: Server) -> Outcome:
 # ------------------------------------------------------------------------------------------- merge
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Merge:
     """A merge after its preflight, ready to be sent."""
 
     frame: Frame
-    plan: Plan
     check: Preflight
     server: Server
     diverted: str
-    dry: bool
+    options: _Options
     journal: Journal | None = None
     ledger: Ledger | None = None
-    known: tuple[Outcome, ...] = ()
+    doubts: int = 0
 
-    def report(self, outcomes: Sequence[Outcome], *notes: str, tried: bool = False) -> Report:
+    @property
+    def roll(self) -> Roll:
+        return self.check.roll
+
+    def run(self, report: Callable[[Outcome], object]) -> Run:
+        ledger = self.ledger or PassingJournal()
+        feed = Feed(self.frame, self.check, ledger, divert=_wire(self.diverted), report=report)
+        return _run(feed, self.server, ledger, report, _limiter(self.server.connection, self.journal))
+
+    def report(self, *notes: str, tried: bool = False) -> Report:
+        """Return the Report as things stand."""
         said = [n for n in (*notes, self.server.note if tried and self.server.named else "") if n]
         if self.journal is not None and self.journal.new and not self.server.connection.is_loopback:
             said.append(f"The journal {str(self.journal.path)!r} is new: nothing is known of earlier sends.")
-        doubts = sum(o.state is State.IN_DOUBT for o in self.known)
-        if doubts:
+        if self.doubts:
             said.append(
-                f"{doubts:,} from an earlier run in doubt; not sent again: Journal().resolve(…) decides."
+                f"{self.doubts:,} from an earlier run in doubt; not sent again: Journal().resolve(…) decides."
             )
         if tried and not self.server.named:
             self.server.say()
@@ -316,76 +370,89 @@ class _Merge:
                 f"Every mail went to {self.diverted} instead of its recipients; none of them counts as sent."
             )
         where = "the sandbox" if self.server.connection.sandbox else self.server.connection.host
-        title = "Dry run" if self.dry else f"Merge to {where}"
-        return Report(outcomes, title=title, index=self.frame.labels, notes=said).remember()
+        title = "Dry run" if self.options.dry_run else f"Merge to {where}"
+        outcomes = self.roll.outcomes()
+        # A small one is held in memory: it can be copied, pickled and outlives everything.
+        held = Listed(outcomes) if len(outcomes) <= _HELD_ROWS else outcomes
+        return Report(held, title=title, index=self.frame.labels, notes=said).remember()
 
-    def render(self, row: Planned) -> bytes:
-        return self.check.again(row, self.frame.row(row.position or 0))
+    def close(self) -> None:
+        """Give the campaign back to others."""
+        if self.ledger is not None:
+            self.ledger.close()
+        if self.journal is not None:
+            _close(self.journal, self.options)
+
+
+#: A Report of more rows reads them from its table.
+_HELD_ROWS = 20_000
+#: How many rows one transaction of a plan holds, so that nobody else has to wait long.
+_PLANNED_AT_ONCE = 2000
 
 
 def _prepare(df: Any, template: Any, options: _Options, fields: Mapping[str, Any]) -> _Merge:
-    """Resolve defaults and check every row; on the calling thread."""
+    """Resolve defaults, open the campaign and check every row; on the calling thread."""
     check_field_names(fields)
     server = find_server(options.via)
+    connection = server.connection
     frame = Frame(df)
-    made = _template(template, fields, frame, server.connection)
-    diverted = options.test_to or server.connection.redirect_to
-    counts = not (server.connection.sandbox or server.connection.practice or diverted or options.dry_run)
+    made = _template(template, fields, frame, connection)
+    diverted = options.test_to or connection.redirect_to
+    counts = _counts(connection) and not diverted and not options.dry_run
     if counts and not options.campaign:
-        raise _unnamed(server.connection, made)
-    check = Preflight(
-        made,
-        server.connection,
-        key=_key_columns(options.key, frame),
-        values=options.values,
-        divert=_wire(diverted),
-    )
-    merge = _Merge(
-        frame, check.plan(frame, None if counts else options.limit), check, server, diverted, options.dry_run
-    )
-    return _begun(merge, made, options) if counts else merge
-
-
-def _begun(merge: _Merge, template: Template, options: _Options) -> _Merge:
-    """Return the merge with its campaign opened, and with those rows alone that are due."""
-    if merge.plan.problems and options.on_problem == "stop":
-        return merge  # it is refused before anything is written
+        raise _unnamed(connection, made)
+    key = _key_columns(options.key, frame)
+    press = Press(made, connection, values=options.values)
+    if not counts:
+        check = Preflight(press, connection, Roll(), key=key)
+        check.check(frame, options.limit)
+        return _Merge(frame, check, server, diverted, options)
     journal = options.journal if isinstance(options.journal, Journal) else Journal(options.journal)
-    connection = merge.server.connection
+    ledger: Ledger | None = None
     try:
-        ledger = journal.begin(
-            options.campaign,
-            scope=f"{'loopback' if connection.is_loopback else 'real'}:{connection.host}",
-            sender=template.sender or connection.sender or connection.user,
-            fingerprint=template.fingerprint,
-            changed=options.changed,
-        )
+        ledger = _begin(journal, made, connection, options)
+        check = Preflight(press, connection, Roll(), key=key, earlier=None if ledger.empty else ledger.known)
+        check.check(frame)
+        merge = _Merge(frame, check, server, diverted, options, journal, ledger)
+        _plan(merge)
     except BaseException:
+        if ledger is not None:
+            ledger.close()
         _close(journal, options)
         raise
-    try:
-        due, known = ledger.due(merge.plan.rows)
-    except BaseException:
-        ledger.close()
-        _close(journal, options)
-        raise
-    left = due[: options.limit]
-    more = [r.outcome(State.PLANNED, reason="Beyond limit=.") for r in due[len(left) :]]
-    plan = dataclasses.replace(merge.plan, rows=tuple(left))
-    return dataclasses.replace(merge, plan=plan, journal=journal, ledger=ledger, known=(*known, *more))
+    return merge
+
+
+def _begin(journal: Journal, template: Template, connection: Connection, options: _Options) -> Ledger:
+    return journal.begin(
+        options.campaign,
+        scope=_scope(connection),
+        sender=template.sender or connection.sender or connection.user,
+        fingerprint=template.fingerprint,
+        changed=options.changed,
+    )
+
+
+def _plan(merge: _Merge) -> None:
+    """Write the rows that are due into the journal, where the merge is not refused."""
+    options = merge.options
+    if merge.check.problems and options.on_problem == "stop":
+        return  # it is refused before a row is written
+    if options.limit is not None:
+        merge.roll.hold_back(options.limit, "Beyond limit=.")
+    merge.doubts = merge.roll.outcomes().counts().get(State.IN_DOUBT.value, 0)
+    assert merge.ledger is not None
+    for rows in merge.roll.unplanned(_PLANNED_AT_ONCE):
+        planned = [
+            Planned(d.position, d.key, "", d.recipients, d.digest, message_id=d.message_id) for d in rows
+        ]
+        merge.ledger.plan(planned)
+        merge.roll.note_records([(p.record, p.seq, p.position or 0) for p in planned])
 
 
 def _close(journal: Journal, options: _Options) -> None:
     if journal is not options.journal:
         journal.close()
-
-
-def _end(merge: _Merge, options: _Options) -> None:
-    """Give the campaign back to others."""
-    if merge.ledger is not None:
-        merge.ledger.close()
-    if merge.journal is not None:
-        _close(merge.journal, options)
 
 
 def _wire(address: str) -> str:
@@ -512,10 +579,10 @@ def mail_merge(
     )  # fmt: skip
     merge = _prepare(df, template, options, fields)
     try:
-        if (early := _early(merge, options)) is not None:
+        if (early := _early(merge)) is not None:
             return early
-        with _Progress(len(merge.plan.rows), options) as bar:
-            run = _run(merge.plan.rows, merge.server, merge.render, bar.step, merge.ledger)
+        with _Progress(merge) as bar:
+            run = merge.run(bar.step)
             try:
                 _sync.run(run.send, stop=run.stop)
             except (KeyboardInterrupt, MailError):
@@ -523,7 +590,7 @@ def mail_merge(
                 raise
         return _finished(merge, run)
     finally:
-        _end(merge, options)
+        merge.close()
 
 
 async def amail_merge(df: Any, template: Template | str | Path, **options: Any) -> Report:
@@ -532,10 +599,10 @@ async def amail_merge(df: Any, template: Template | str | Path, **options: Any) 
     chosen = _Options(**{k: options.pop(k) for k in list(options) if k in names})
     merge = _prepare(df, template, chosen, options)
     try:
-        if (early := _early(merge, chosen)) is not None:
+        if (early := _early(merge)) is not None:
             return early
-        with _Progress(len(merge.plan.rows), chosen) as bar:
-            run = _run(merge.plan.rows, merge.server, merge.render, bar.step, merge.ledger)
+        with _Progress(merge) as bar:
+            run = merge.run(bar.step)
             try:
                 await _sync.ticking(run.send(_sync.Inline()))
             except (KeyboardInterrupt, asyncio.CancelledError, MailError):
@@ -543,51 +610,51 @@ async def amail_merge(df: Any, template: Template | str | Path, **options: Any) 
                 raise
         return _finished(merge, run)
     finally:
-        _end(merge, chosen)
+        merge.close()
 
 
-def _early(merge: _Merge, options: _Options) -> Report | None:
+def _early(merge: _Merge) -> Report | None:
     """Return the Report of a merge that sends nothing, or None when it goes on."""
-    if options.dry_run:
-        return merge.report(merge.plan.outcomes, "Nothing was sent.")
-    if merge.plan.problems and options.on_problem == "stop":
-        report = merge.report(merge.plan.outcomes, "Nothing was sent.")
-        raise PreflightError(*_problem_text(merge.plan, report), report=report)
-    if not merge.plan.rows:
+    if merge.options.dry_run:
+        return merge.report("Nothing was sent.")
+    if merge.check.problems and merge.options.on_problem == "stop":
+        report = merge.report("Nothing was sent.")
+        raise PreflightError(*_problem_text(merge.check.problems, len(report)), report=report)
+    if not merge.roll.count_due():
         why = "The frame has no rows." if not len(merge.frame) else "No row is due."
-        return merge.report(merged(merge.plan, merge.known), f"{why} Nothing was sent.")
+        return merge.report(f"{why} Nothing was sent.")
     return None
 
 
-def _problem_text(plan: Plan, report: Report) -> tuple[str, str]:
-    count, total = len(plan.problems), len(report)
+def _problem_text(count: int, total: int) -> tuple[str, str]:
     rows = "row has a problem" if count == 1 else "rows have problems"
     cause = f"{count:,} of {total:,} {rows}; nothing was sent."
     return cause, 'Mend the rows, or send the others with on_problem="skip". Report.last() has them all.'
 
 
 def _finished(merge: _Merge, run: Run) -> Report:
-    outcomes = merged(merge.plan, [*run.report_rows(), *merge.known])
-    return merge.report(outcomes, run.stopped, tried=True)
+    if run.stopped:
+        merge.roll.explain(run.stopped)
+    return merge.report(run.stopped, tried=True)
 
 
 def _run(
-    rows: Sequence[Planned],
+    feed: Feed | Single,
     server: Server,
-    render: Callable[[Planned], bytes],
-    on_outcome: Callable[[Outcome], object] | None = None,
-    ledger: Ledger | None = None,
+    journal: Ledger | PassingJournal,
+    report: Callable[[Outcome], object],
+    limiter: Limiter | None,
 ) -> Run:
-    """Wire the ports: the one place that names a concrete transport and journal."""
+    """Wire the ports: the one place that names a concrete transport."""
     connection = server.connection
     return Run(
-        rows,
+        feed,
         SmtpTransport(connection, server.password),
-        ledger or PassingJournal(),
-        render=render,
+        journal,
+        report=report,
         workers=connection.max_connections,
         attempts=connection.attempts,
-        on_outcome=on_outcome,
+        limiter=limiter,
     )
 
 
@@ -605,15 +672,20 @@ def _show(report: Report) -> None:
 
 
 class _Progress:
-    """A bar that appears after a second and leaves nothing behind."""
+    """What is told while a merge runs: the roll, the person's own callback, and a bar.
 
-    def __init__(self, total: int, options: _Options) -> None:
-        self._options = options
+    The bar appears after a second, and shows rate, failures and what remains.
+    """
+
+    def __init__(self, merge: _Merge) -> None:
+        self._put = merge.roll.put
+        self._on_outcome = merge.options.on_outcome
+        self._failures = 0
         self._bar: Any = None
-        if options.progress:
+        if merge.options.progress:
             from tqdm.auto import tqdm
 
-            self._bar = tqdm(total=total, unit="mail", leave=False, delay=1.0)
+            self._bar = tqdm(total=merge.roll.count_due(), unit="mail", leave=False, delay=1.0)
 
     def __enter__(self) -> Self:
         return self
@@ -623,10 +695,14 @@ class _Progress:
             self._bar.close()
 
     def step(self, outcome: Outcome) -> None:
+        self._put(outcome)
         if self._bar is not None:
+            if outcome.state in FAILURES:
+                self._failures += 1
+                self._bar.set_postfix(failures=self._failures, refresh=False)
             self._bar.update()
-        if self._options.on_outcome is not None:
-            self._options.on_outcome(outcome)
+        if self._on_outcome is not None:
+            self._on_outcome(outcome)
 
 
 def preview(df: Any, template: Template | str | Path, row: int = 0, **fields: Any) -> Message:

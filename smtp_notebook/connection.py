@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 from smtp_notebook.addresses import Address, shortened
 from smtp_notebook.outcome import AddressError, OptionError, SecretError, SettingsError
+from smtp_notebook.rate import parse_rates
 
 __all__ = [
     "Connection",
@@ -198,7 +199,12 @@ class Connection:
         local_hostname: What EHLO says; an address literal by default.
         max_connections: How many are open at once.
         messages_per_connection: After how many mails a connection is replaced.
+        rate: At most how fast, shared by all connections: ``"30/min"``, ``"100 recipients/min"``, or several as
+            ``"30/min, 2000/day"`` or a tuple; windows up to a minute are paced evenly, longer ones are
+            sliding caps; empty for no limit.
         attempts: Transactions per mail before a temporary refusal is final for this run.
+        notify: When the servers on the way shall report, where this one can pass that on (RFC 3461): ``failure``,
+            ``delay``, ``success`` in any combination, separated by commas, or ``never``; "" leaves it to them.
         max_message_bytes: The largest mail that is tried, in bytes as encoded; 25 MiB by default.
         redirect_to: Where every mail goes instead of to its recipients, or "".
         allow: Domains and addresses that may be mailed; empty for all.
@@ -219,7 +225,9 @@ class Connection:
     local_hostname: str = ""
     max_connections: int = 4
     messages_per_connection: int = 100
+    rate: str | tuple[str, ...] = ()
     attempts: int = 3
+    notify: str = ""
     max_message_bytes: int = 25 * 2**20
     redirect_to: str = ""
     allow: tuple[str, ...] = ()
@@ -229,6 +237,7 @@ class Connection:
     def __post_init__(self) -> None:
         allow = (self.allow,) if isinstance(self.allow, str) else tuple(self.allow)
         object.__setattr__(self, "allow", tuple(a.strip() for a in allow))
+        object.__setattr__(self, "rate", tuple(map(str, parse_rates(self.rate))))
         _check_host(self.host)
         if self.security not in get_args(Security):
             raise SettingsError(f"security={self.security!r} is none of {', '.join(get_args(Security))}.")
@@ -237,6 +246,7 @@ class Connection:
             _check_number(name, getattr(self, name), 1, 2**40)
         for name in ("timeout", "dot_timeout"):
             _check_seconds(name, getattr(self, name))
+        object.__setattr__(self, "notify", _notify(self.notify))
         for name in ("sender", "redirect_to"):
             _check_address(name, getattr(self, name))
         if re.search(r"[\x00-\x20\x7f]", self.user):
@@ -429,6 +439,15 @@ def _check_number(name: str, value: Any, least: int, most: int) -> None:
 def _check_seconds(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise SettingsError(f"{name}={value!r} is no number of seconds above 0.")
+
+
+def _notify(value: str) -> str:
+    """Return the parameter NOTIFY of RFC 3461, 4.1; never stands alone."""
+    words = [w.strip().upper() for w in value.split(",") if w.strip()]
+    if not set(words) <= {"NEVER", "SUCCESS", "FAILURE", "DELAY"} or ("NEVER" in words and len(words) > 1):
+        cause = f"notify={shortened(value)} is no wish for reports."
+        raise SettingsError(cause, 'Give "failure, delay", "success", or "never" alone.')
+    return ",".join(dict.fromkeys(words))
 
 
 def _check_address(name: str, value: str) -> None:

@@ -1,9 +1,9 @@
-"""What remembers a merge: which rows were claimed, intended and answered.
+"""What remembers every mailing: which rows are planned, armed, intended and answered.
 
-A row is *armed* by a synced commit, *intended* by a commit before its final dot leaves, and answered by a
-commit after the reply. Inside a window of armed rows commits are not synced: they survive a killed process,
-and after power loss every row of the window is in doubt, which is said. An intent is a compare-and-swap on
-the claim: no row changed, no dot.
+A row is *planned* when the merge begins, *armed* by a synced commit, *intended* by a commit before its final dot
+leaves, and answered by a commit after the reply. Inside a window of armed rows commits are not synced: they
+survive a killed process, and after power loss every row of the window is in doubt, which is said. An intent is a
+compare-and-swap on the claim: no row changed, no dot.
 
 The file is SQLite (https://sqlite.org/wal.html; no WAL on a network file system, where it does not work). It
 holds no secret and no text of a mail.
@@ -14,78 +14,86 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import datetime as dt
-import hashlib
 import html
-import json
 import os
-import platform
 import secrets
 import sqlite3
 import threading
 import time
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from smtp_notebook import _html
+from smtp_notebook.holder import Holder, boot_id, on_network, stamp
 from smtp_notebook.outcome import JournalError, MergeRefusedError, Outcome, Report, State
+from smtp_notebook.records import Stored, packed, unpacked
+from smtp_notebook.schema import FIELDS, INSERT, MIGRATIONS, checksum, key_hash
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Campaign", "Journal", "Ledger", "PassingJournal"]
+__all__ = ["WINDOW", "Campaign", "Journal", "Known", "Ledger", "PassingJournal", "Row", "decided"]
 
 PATH_VARIABLE = "SMTP_NOTEBOOK_JOURNAL"
-#: How many rows one synced commit arms; after power loss at most these are in doubt.
+#: How many rows one synced commit arms; after power loss at most these, of each of two windows, are in doubt.
 WINDOW = 64
+#: Answers are synced when they are this old, in seconds, if no window was armed since.
+SYNC_SECONDS = 1.0
 _BUSY_SECONDS = 10.0
+_QUICK_BYTES = 16 * 2**20
 _ARMED, _INTENDED = "armed", "intended"
-_NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "sshfs", "glusterfs", "ceph", "lustre")
+_OPEN_STATES = {_ARMED: State.PLANNED.value, _INTENDED: State.IN_DOUBT.value}
 #: The campaign of mails that `send` sends.
 SINGLE = "single mails"
 _WENT = frozenset({State.SENT, State.PARTIAL, State.IN_DOUBT})
 _OPEN = frozenset({State.PLANNED, State.DEFERRED, State.FAILED})
 
-#: Named steps from an empty file to the present schema; their number is the file's ``user_version``.
-_MIGRATIONS: tuple[tuple[str, str], ...] = (
-    (
-        "campaigns and rows",
-        """
-        CREATE TABLE campaign (
-            id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, scope TEXT NOT NULL, sender TEXT NOT NULL,
-            fingerprint TEXT NOT NULL, version INTEGER NOT NULL, created TEXT NOT NULL,
-            rows INTEGER NOT NULL DEFAULT 0);
-        CREATE TABLE row (
-            campaign INTEGER NOT NULL REFERENCES campaign (id), key TEXT NOT NULL, seq INTEGER NOT NULL,
-            state TEXT NOT NULL, run TEXT NOT NULL, boot TEXT NOT NULL, digest BLOB NOT NULL,
-            version INTEGER NOT NULL, outcome TEXT NOT NULL, sum INTEGER NOT NULL,
-            PRIMARY KEY (campaign, key)) WITHOUT ROWID;
-        CREATE INDEX open_rows ON row (campaign, state) WHERE state IN ('armed', 'intended');
-        """,
-    ),
-)
+_SELECT = f"SELECT {', '.join(FIELDS)}, sum FROM record"
+_CHANGED = FIELDS[2:]
+_UPDATE = f"UPDATE record SET {', '.join(f'{c}=?' for c in _CHANGED)}, sum=? WHERE id=?"
+#: The compare-and-swap of an intent: the row must still be armed by this very claim.
+_SWAP = f"{_UPDATE} AND run=? AND state='{_ARMED}'"
+
+
+class Row(Protocol):
+    """A row of a merge, as the journal wants it."""
+
+    position: int | None
+    key: str
+    digest: bytes
+    accepted: tuple[str, ...]
+    record: int
+    seq: int
+
+    def outcome(self, state: State, **more: Any) -> Outcome:
+        """Return an Outcome of this row."""
+        ...
 
 
 class PassingJournal:
-    """A journal in memory, for sends that count for nobody: the sandbox, tests, a redirect."""
+    """A journal that remembers nothing, for sends that count for nobody: the sandbox, tests, a redirect."""
 
-    durable = False
+    empty = True
 
     def __repr__(self) -> str:
         return "<PassingJournal>"
 
-    async def claim(self, row: Any) -> Outcome | None:  # noqa: ARG002 - nothing is known of earlier runs, so every row is due
-        """Take a row."""
+    def known(self, key: str) -> Known | None:  # noqa: ARG002 - nothing is known of earlier runs, so every row is due
+        """Return what is known of a row."""
         return None
 
-    async def intend(self, row: Any) -> None:
+    def arm(self, rows: Sequence[Row]) -> list[Outcome]:  # noqa: ARG002
+        """Take rows."""
+        return []
+
+    async def intend(self, row: Row) -> None:
         """Record that the final dot is about to leave."""
 
-    async def record(self, row: Any, outcome: Outcome) -> None:
+    def record(self, row: Row, outcome: Outcome, then: Callable[[BaseException | None], None]) -> None:  # noqa: ARG002
         """Record what happened."""
+        then(None)
 
     def close(self) -> None:
         """Do nothing: nothing was opened."""
@@ -119,14 +127,21 @@ class Campaign:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the journal holds of one row."""
+    """What the journal holds of one row.
 
+    Attributes:
+        accepted: The recipients who have the mail although the row as a whole is not sent.
+    """
+
+    id: int
     key: str
-    state: str
+    seq: int
     run: str
     boot: str
-    digest: bytes
     version: int
+    digest: bytes
+    accepted: tuple[str, ...]
+    state: str
     outcome: Outcome
 
 
@@ -145,6 +160,7 @@ class Journal:
         self.path = Path(path or os.environ.get(PATH_VARIABLE) or _default_path()).expanduser().absolute()
         self.new = not self.path.exists()
         self._lock = threading.RLock()
+        self._synced: bool | None = None
         with self._explained():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(
@@ -153,22 +169,30 @@ class Journal:
             self._open()
 
     def _open(self) -> None:
-        self._wal = not _on_network(self.path)
+        self._wal = not on_network(self.path)
         mode = "WAL" if self._wal else "DELETE"
         self._db.execute(f"PRAGMA journal_mode={mode}")
-        self._db.execute("PRAGMA synchronous=FULL")
+        if self.path.stat().st_size <= _QUICK_BYTES:
+            self._check()
+        self._migrate()
+
+    def _check(self) -> None:
+        """Have SQLite look for torn pages; of a large file only before a campaign begins."""
         found = self._db.execute("PRAGMA quick_check").fetchone()[0]
         if found != "ok":
             raise self._damaged(str(found))
-        self._migrate()
 
     def _migrate(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(_MIGRATIONS):
+        if version > len(MIGRATIONS):
             cause = f"The journal {str(self.path)!r} was written by a newer smtp_notebook."
             raise JournalError(cause, "Upgrade this one, or name another file: journal=….")
-        for number, (_, script) in enumerate(_MIGRATIONS[version:], version + 1):
-            self._db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")
+        for number in range(version, len(MIGRATIONS)):
+            with self._writing(synced=True) as db:
+                # Another process may have done it while this one waited.
+                if db.execute("PRAGMA user_version").fetchone()[0] == number:
+                    MIGRATIONS[number].apply(db)
+                    db.execute(f"PRAGMA user_version={number + 1}")
 
     def _damaged(self, what: str) -> JournalError:
         return JournalError(
@@ -191,10 +215,9 @@ class Journal:
 
     @contextlib.contextmanager
     def _writing(self, *, synced: bool) -> Iterator[sqlite3.Connection]:
-        """Run one transaction; *synced* makes it outlive a power failure."""
+        """Run one transaction; *synced* makes it, and all before it, outlive a power failure."""
         with self._lock, self._explained():
-            self._db.execute(f"PRAGMA synchronous={'FULL' if synced or not self._wal else 'NORMAL'}")
-            self._db.execute("BEGIN IMMEDIATE")
+            self._begin(synced=synced)
             try:
                 yield self._db
                 self._db.execute("COMMIT")
@@ -202,6 +225,13 @@ class Journal:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
+
+    def _begin(self, *, synced: bool) -> None:
+        wanted = synced or not self._wal
+        if wanted is not self._synced:
+            self._db.execute(f"PRAGMA synchronous={'FULL' if wanted else 'NORMAL'}")
+            self._synced = wanted
+        self._db.execute("BEGIN IMMEDIATE")
 
     def close(self) -> None:
         """Close the file."""
@@ -223,13 +253,20 @@ class Journal:
         """Return every mailing, the newest first."""
         found = self._all("SELECT id, name, scope, sender, version, created FROM campaign ORDER BY id DESC")
         return [
-            Campaign(name, scope, sender, version, created, self._counts(number))
+            Campaign(name, scope, sender, version, created, self._stored(number).counts())
             for number, name, scope, sender, version, created in found
         ]
 
-    def _counts(self, number: int) -> dict[str, int]:
-        rows = self._all("SELECT state, count(*) FROM row WHERE campaign=? GROUP BY state", number)
-        return {str(state): count for state, count in rows}
+    def _stored(self, number: int) -> Stored:
+        return Stored(
+            self._all,
+            columns=f"{', '.join(FIELDS)}, sum",
+            decode=lambda record: _now(self._checked(record)),
+            table="record WHERE campaign=?",
+            values=(number,),
+            order="id",
+            open_states=_OPEN_STATES,
+        )
 
     def _number(self, campaign: str) -> int:
         found = self._all("SELECT id FROM campaign WHERE name=?", campaign)
@@ -244,25 +281,27 @@ class Journal:
         Raises:
             JournalError: The record's checksum does not fit.
         """
-        found = self._all(f"SELECT {_COLUMNS} FROM row WHERE campaign=? AND key=?", number, key)
+        found = self._all(f"{_SELECT} WHERE campaign=? AND hash=? AND key=?", number, key_hash(key), key)
         return self._checked(found[0]) if found else None
 
     def _checked(self, record: Sequence[Any]) -> Known:
         *values, total = record
-        if _sum(values) != total:
-            raise self._damaged(f"the record of {record[0]!r} does not fit its checksum")
-        key, _, state, run, boot, digest, version, outcome = values
-        return Known(key, state, run, boot, digest, version, _outcome(outcome))
+        if checksum(values) != total:
+            raise self._damaged(f"the record of {record[1]!r} does not fit its checksum")
+        number, key, seq, run, boot, version, digest, accepted, position, *outcome = values
+        state, columns = outcome[0], [_OPEN_STATES.get(outcome[0], outcome[0]), *outcome[1:]]
+        went = tuple(accepted.split("\n")) if accepted else ()
+        return Known(
+            number, key, seq, run, boot, version, digest, went, state, unpacked(key, position, columns)
+        )
 
     def report(self, campaign: str) -> Report:
-        """Return the Outcomes of a mailing, as they were last recorded.
+        """Return the Outcomes of a mailing, as they were last recorded, in the order in which they were planned.
 
         Raises:
-            JournalError: There is no such campaign, or a record is damaged.
+            JournalError: There is no such campaign; while it is read, that a record is damaged.
         """
-        rows = self._all(f"SELECT {_COLUMNS} FROM row WHERE campaign=?", self._number(campaign))
-        found = [_now(self._checked(r)) for r in rows]
-        return Report(sorted(found, key=lambda o: o.row or 0), title=f"Campaign {campaign}")
+        return Report(self._stored(self._number(campaign)), title=f"Campaign {campaign}")
 
     def export(self) -> pd.DataFrame:
         """Return every good record as a DataFrame: campaign, scope, key, state and the Outcome's fields."""
@@ -270,12 +309,25 @@ class Journal:
 
         found = []
         for number, name, scope in self._all("SELECT id, name, scope FROM campaign ORDER BY id"):
-            for record in self._all(f"SELECT {_COLUMNS} FROM row WHERE campaign=?", number):
+            for record in self._all(f"{_SELECT} WHERE campaign=? ORDER BY id", number):
                 with contextlib.suppress(JournalError):
                     known = self._checked(record)
                     outcome = dataclasses.asdict(_now(known))
                     found.append({"campaign": name, "scope": scope, **outcome, "version": known.version})
         return pd.DataFrame(found)
+
+    def past(self, scope: str, seconds: float) -> list[tuple[float, int, int]]:
+        """Return how much went to a server of late: age in seconds, mails, recipients; summed by minutes.
+
+        Single mails count for every server, for it is not known which one took them.
+        """
+        now = time.time()
+        people = "length(recipients) - length(replace(recipients, char(10), '')) + 1"
+        query = (
+            f"SELECT min(? - started), count(*), sum({people}) FROM record JOIN campaign ON campaign.id = campaign "
+            "WHERE scope IN (?, '') AND started > ? AND attempts > 0 GROUP BY CAST((? - started) / 60 AS INTEGER)"
+        )
+        return [(max(0.0, age), n, m) for age, n, m in self._all(query, now, scope, now - seconds, now)]
 
     # --------------------------------------------------------------------------------------- deciding
 
@@ -295,35 +347,14 @@ class Journal:
             state=state, status=0, reason="Resolved by a person.", fix="", code=None, enhanced=""
         )
         with self._writing(synced=True) as db:
-            self._put(db, number, dataclasses.replace(known, state=state, outcome=outcome))
+            _change(db, known, outcome)
 
     def forget(self, campaign: str) -> None:
         """Forget a mailing: whoever had it may get it again."""
         number = self._number(campaign)
         with self._writing(synced=True) as db:
-            db.execute("DELETE FROM row WHERE campaign=?", (number,))
+            db.execute("DELETE FROM record WHERE campaign=?", (number,))
             db.execute("DELETE FROM campaign WHERE id=?", (number,))
-
-    def _put(self, db: sqlite3.Connection, number: int, row: Known) -> None:
-        """Write a record with its next sequence number and its checksum."""
-        found = db.execute("SELECT seq FROM row WHERE campaign=? AND key=?", (number, row.key)).fetchone()
-        seq = 1 if found is None else found[0] + 1
-        values = [
-            row.key,
-            seq,
-            str(row.state),
-            row.run,
-            row.boot,
-            row.digest,
-            row.version,
-            _packed(row.outcome),
-        ]
-        db.execute(
-            f"INSERT OR REPLACE INTO row (campaign, {_COLUMNS}) VALUES ({', '.join('?' * 10)})",
-            (number, *values, _sum(values)),
-        )
-        if found is None:
-            db.execute("UPDATE campaign SET rows = rows + 1 WHERE id=?", (number,))
 
     # ------------------------------------------------------------------------------------------ a run
 
@@ -345,8 +376,10 @@ class Journal:
         """
         if campaign == SINGLE:
             raise MergeRefusedError(f"The campaign name {campaign!r} is taken by send().", "Choose another.")
-        holder = _Holder(self.path, campaign)
+        holder = Holder(self.path, campaign)
         try:
+            with self._explained():
+                self._check()
             number, version = self._campaign(campaign, scope, sender, fingerprint, changed)
             self._recover(number)
         except BaseException:
@@ -354,7 +387,7 @@ class Journal:
             raise
         return Ledger(self, number, version, holder)
 
-    def single(self, row: Any, *, once: bool) -> tuple[Ledger, Outcome | None, str]:
+    def single(self, row: Row, *, once: bool) -> tuple[Ledger, Outcome | None, str]:
         """Open one mail, known by what it says: no campaign, and no lock that others would wait for.
 
         Args:
@@ -365,22 +398,30 @@ class Journal:
             The Ledger of this mail; an Outcome when it is not to be sent; and what to say of earlier
             ones, or "".
         """
-        name = row.digest.hex()[:32]
+        name = row.digest.hex()
         with self._writing(synced=True) as db:
             db.execute(
                 "INSERT OR IGNORE INTO campaign (name, scope, sender, fingerprint, version, created) VALUES (?, '', '', '', 1, ?)",
-                (SINGLE, _stamp()),
+                (SINGLE, stamp()),
             )
             number = self._number(SINGLE)
-            found = self._all(
-                f"SELECT {_COLUMNS} FROM row WHERE campaign=? AND key GLOB ?", number, f"{name}#*"
-            )
-            went = [o for o in (_now(self._checked(r)) for r in found) if o.state in _WENT]
+            # The copies of one mail share a hash, and have a number each.
+            found = [
+                _now(self._checked(r))
+                for r in self._all(
+                    f"{_SELECT} WHERE campaign=? AND hash=? AND key GLOB ?",
+                    number,
+                    key_hash(name),
+                    f"{name}#*",
+                )
+            ]
+            went = [o for o in found if o.state in _WENT]
             said = f"the same mail went before ({_when(went[-1])})" if went else ""
-            ledger = Ledger(self, number, 1, None, alias=f"{name}#{len(found) + 1}")
+            row.key = f"{name}#{len(found) + 1}"
+            ledger = Ledger(self, number, 1, None)
             if once and went:
                 return ledger, _skipped_once(row, went[-1]), said
-            ledger.arm_single(db, row)
+            ledger.arm_single(db, row, key_hash(name))
         return ledger, None, said
 
     def _campaign(
@@ -392,7 +433,7 @@ class Journal:
             with self._writing(synced=True) as db:
                 cursor = db.execute(
                     "INSERT INTO campaign (name, scope, sender, fingerprint, version, created) VALUES (?, ?, ?, ?, 1, ?)",
-                    (name, scope, sender, fingerprint, _stamp()),
+                    (name, scope, sender, fingerprint, stamp()),
                 )
                 return int(cursor.lastrowid or 0), 1
         number, old_sender, old_print, version, rows, old_scope = found[0]
@@ -422,24 +463,22 @@ class Journal:
         return number, version + 1
 
     def _count(self, number: int, rows: int) -> None:
-        found = self._all("SELECT count(*) FROM row WHERE campaign=?", number)[0][0]
+        found = self._all("SELECT count(*) FROM record WHERE campaign=?", number)[0][0]
         if found != rows:
             raise self._damaged(f"it holds {found:,} of {rows:,} records of this campaign")
 
     def _recover(self, number: int) -> None:
         """Put what a dead run left open into its one known state; only the holder may call this."""
-        left = self._all(
-            f"SELECT {_COLUMNS} FROM row WHERE campaign=? AND state IN ('armed', 'intended')", number
-        )
-        if not left:
+        if not self._all("SELECT 1 FROM campaign WHERE id=? AND running=1", number):
             return
-        boot = _boot()
+        boot = boot_id()
         with self._writing(synced=True) as db:
+            left = self._all(f"{_SELECT} WHERE campaign=? AND state IN ('armed', 'intended')", number)
             for record in left:
                 known = self._checked(record)
                 doubtful = known.state == _INTENDED or known.boot != boot
-                state = State.IN_DOUBT if doubtful else State.PLANNED
-                self._put(db, number, dataclasses.replace(known, state=state, outcome=_left(known, state)))
+                _change(db, known, _left(known, State.IN_DOUBT if doubtful else State.PLANNED))
+            db.execute("UPDATE campaign SET running=0 WHERE id=?", (number,))
 
     # ---------------------------------------------------------------------------------------- display
 
@@ -458,248 +497,313 @@ class Journal:
         return {"text/plain": text, "text/html": _html.card(head + (table or "<p>no campaigns yet</p>"))}
 
 
-_COLUMNS = "key, seq, state, run, boot, digest, version, outcome, sum"
-
-
 class Ledger:
-    """One run of one campaign: claims, intents and answers; satisfies `merge.Journal`."""
+    """One run of one campaign: plan, claims, intents and answers; satisfies `merge.Journal`.
 
-    durable = True
+    `plan`, `arm` and `close` block for the disk and belong on the calling thread; `intend` and `record` on the
+    loop of the run, where those of one turn share a commit.
+    """
 
-    def __init__(
-        self, journal: Journal, number: int, version: int, holder: _Holder | None, *, alias: str = ""
-    ) -> None:
+    def __init__(self, journal: Journal, number: int, version: int, holder: Holder | None) -> None:
         self.version = version
-        self._alias = alias
         self._journal = journal
         self._number = number
         self._holder = holder
         self._run = secrets.token_hex(8)
-        self._boot = _boot()
-        self._ahead: list[Any] = []
-        self._next = 0
-        self._armed: set[str] = set()
-        self._earlier: dict[str, tuple[str, ...]] = {}
-        self._window = asyncio.Lock()
-        self._pending: list[tuple[Known, bool, asyncio.Future[None]]] = []
+        self._boot = boot_id()
+        self._armed: dict[int, Row] = {}
+        self._pending: list[_Write] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._unsynced_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._failed = False
+        self.empty = not journal._all("SELECT 1 FROM record WHERE campaign=? LIMIT 1", number)  # noqa: SLF001 - a ledger is its journal's other half
 
     def __repr__(self) -> str:
         return f"<Ledger of run {self._run}: {len(self._armed)} armed>"
 
-    def due(self, rows: Iterable[Any]) -> tuple[list[Any], list[Outcome]]:
-        """Split rows into those to be sent now, and an Outcome for each of the others."""
-        wanted: list[Any] = []
-        others: list[Outcome] = []
-        for row in rows:
-            known = self._journal.known(self._number, row.key)
-            verdict = None if known is None else _decided(row, known)
-            if verdict is None:
-                wanted.append(row)
-                if known is not None and known.state == State.PARTIAL:
-                    self._rest(row, known)
+    def known(self, key: str) -> Known | None:
+        """Return what is known of a row from earlier runs."""
+        return None if self.empty else self._journal.known(self._number, key)
+
+    # ------------------------------------------------------------------------------- plan and claims
+
+    def plan(self, rows: Sequence[Row]) -> None:
+        """Write the rows that no earlier run planned; each gets the number of its record."""
+        with self._journal._writing(synced=False) as db:  # noqa: SLF001
+            next_id = self._next_id(db)
+            records = []
+            for number, row in enumerate(rows, next_id):
+                row.record, row.seq = number, 1
+                values = self._values(row, row.outcome(State.PLANNED), State.PLANNED.value)
+                records.append((self._number, key_hash(row.key), *values, checksum(values)))
+            db.executemany(INSERT, records)
+            self._grow(db, len(records))
+
+    def _next_id(self, db: sqlite3.Connection) -> int:
+        return int(db.execute("SELECT coalesce(max(id), 0) + 1 FROM record").fetchone()[0])
+
+    def _grow(self, db: sqlite3.Connection, count: int) -> None:
+        db.execute("UPDATE campaign SET rows = rows + ? WHERE id=?", (count, self._number))
+
+    def arm(self, rows: Sequence[Row]) -> list[Outcome]:
+        """Claim a window of rows by one synced commit; return an Outcome for each that is not to be sent."""
+        lost: list[Outcome] = []
+        with self._journal._writing(synced=True) as db:  # noqa: SLF001
+            db.execute("UPDATE campaign SET running=1 WHERE id=?", (self._number,))
+            writes = [self._write(row, row.outcome(State.PLANNED), _ARMED) for row in rows]
+            statement = f"{_UPDATE} AND seq=?"
+            changes = [(*w.change, w.seq - 1) for w in writes]
+            if db.executemany(statement, changes).rowcount == len(writes):
+                gone = set()
             else:
-                others.append(verdict)
-        self._ahead = wanted
-        return wanted, others
+                gone = {w.id for w in writes if not self._stands(db, w)}
+        for row, write in zip(rows, writes, strict=True):
+            if write.id in gone:
+                lost.append(row.outcome(State.SKIPPED, reason="Another run has taken over this row."))
+            else:
+                row.seq = write.seq
+                self._armed[row.record] = row
+        self._unsynced_since = 0.0
+        return lost
 
-    def _rest(self, row: Any, known: Known) -> None:
-        """Have a partly accepted row go to those alone that were refused for the time being."""
-        rest = tuple(a for a, said in known.outcome.refused if said.startswith("4"))
-        row.envelope = dataclasses.replace(row.envelope, recipients=rest)
-        self._earlier[row.key] = known.outcome.to
+    def _stands(self, db: sqlite3.Connection, write: _Write) -> bool:
+        """Tell whether a change has been made by this run, and not by another."""
+        found = db.execute("SELECT run, seq FROM record WHERE id=?", (write.id,)).fetchone()
+        return found is not None and tuple(found) == (self._run, write.seq)
 
-    def _key(self, row: Any) -> str:
-        return self._alias or str(row.key)
-
-    async def claim(self, row: Any) -> Outcome | None:
-        """Take a row; arms a window of rows by one synced commit when it is not armed yet."""
-        async with self._window:
-            if self._key(row) not in self._armed:
-                return await asyncio.to_thread(self._arm, row)
-        return None
-
-    def _arm(self, row: Any) -> Outcome | None:
-        ahead = self._ahead[self._next : self._next + WINDOW]
-        rows = [row, *(r for r in ahead if r is not row and r.attempts == 0)]
-        self._next += len(ahead)
-        refused: Outcome | None = None
-        with self._journal._writing(synced=True) as db:  # noqa: SLF001 - a ledger is its journal's other half
-            for each in rows:
-                known = self._journal.known(self._number, self._key(each))
-                taken = None if known is None or known.run == self._run else _decided(each, known)
-                if taken is None:
-                    armed = self._record(each, _ARMED, each.outcome(State.PLANNED))
-                    self._journal._put(db, self._number, armed)  # noqa: SLF001
-                    self._armed.add(self._key(each))
-                elif each is row:
-                    refused = taken
-        return refused
-
-    def arm_single(self, db: sqlite3.Connection, row: Any) -> None:
+    def arm_single(self, db: sqlite3.Connection, row: Row, hashed: int) -> None:
         """Arm the one mail of this ledger, inside its journal's transaction."""
-        self._journal._put(db, self._number, self._record(row, _ARMED, row.outcome(State.PLANNED)))  # noqa: SLF001
-        self._armed.add(self._alias)
+        row.record, row.seq = self._next_id(db), 1
+        values = self._values(row, row.outcome(State.PLANNED), _ARMED)
+        db.execute(INSERT, (self._number, hashed, *values, checksum(values)))
+        self._grow(db, 1)
+        self._armed[row.record] = row
 
-    async def intend(self, row: Any) -> None:
+    # ------------------------------------------------------------------------------ intents and answers
+
+    async def intend(self, row: Row) -> None:
         """Record that the final dot is about to leave.
 
         Raises:
             MergeRefusedError: The row is not this run's any more; no dot may leave.
         """
-        outcome = row.outcome(State.IN_DOUBT, reason="The run ended before the server's answer was recorded.")
-        await self._write(self._record(row, _INTENDED, outcome), guarded=True)
-
-    async def record(self, row: Any, outcome: Outcome) -> None:
-        """Record what happened; a row that is not sent stays this run's until it ends."""
-        self._armed.discard(self._key(row))
-        await self._write(self._record(row, str(outcome.state), outcome), guarded=False)
-
-    def _record(self, row: Any, state: str, outcome: Outcome) -> Known:
-        earlier = self._earlier.get(row.key, ())
-        if earlier:
-            outcome = outcome.with_(to=tuple(dict.fromkeys((*earlier, *outcome.to))))
-        return Known(self._key(row), state, self._run, self._boot, row.digest, self.version, outcome)
-
-    async def _write(self, known: Known, *, guarded: bool) -> None:
-        """Write a record together with whatever else asks in this turn of the loop: one commit."""
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        self._pending.append((known, guarded, done))
-        if len(self._pending) == 1:
-            loop.call_soon(self._flush)
+
+        def then(error: BaseException | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        write = self._write(row, row.outcome(State.PLANNED), _INTENDED, guarded=True)
+        row.seq = write.seq
+        self._enqueue(write, then)
         await done
 
-    def _flush(self) -> None:
-        pending, self._pending = self._pending, []
-        lost: list[asyncio.Future[None]] = []
-        try:
-            with self._journal._writing(synced=False) as db:  # noqa: SLF001
-                for known, guarded, done in pending:
-                    if guarded and not self._mine(db, known.key):
-                        lost.append(done)
-                        continue
-                    self._journal._put(db, self._number, known)  # noqa: SLF001
-        except Exception as error:  # noqa: BLE001 - each waiting row has to hear of it, or it would hang
-            for _, _, done in pending:
-                if not done.done():
-                    done.set_exception(error)
-            return
-        for _, _, done in pending:
-            if done.done():
-                continue
-            if done in lost:
-                cause = "Another run has taken over this campaign; this one sends no more."
-                done.set_exception(MergeRefusedError(cause, "Look at Journal() for what it sent."))
-            else:
-                done.set_result(None)
+    def record(self, row: Row, outcome: Outcome, then: Callable[[BaseException | None], None]) -> None:
+        """Record what happened, and call *then* when it is recorded, or with the error that prevented it."""
+        self._armed.pop(row.record, None)
+        write = self._write(row, outcome, outcome.state.value)
+        row.seq = write.seq
+        self._enqueue(write, then)
 
-    def _mine(self, db: sqlite3.Connection, key: str) -> bool:
-        found = db.execute(
-            "SELECT run, state FROM row WHERE campaign=? AND key=?", (self._number, key)
-        ).fetchone()
-        return found is not None and found == (self._run, _ARMED)
+    def _enqueue(self, write: _Write, then: Callable[[BaseException | None], None]) -> None:
+        write.then = then
+        self._pending.append(write)
+        if len(self._pending) == 1:
+            self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self.flush)
+
+    def _values(self, row: Row, outcome: Outcome, state: str) -> list[Any]:
+        """Return the record of a row: `FIELDS`."""
+        columns = packed(outcome)
+        return [
+            row.record, row.key, row.seq, self._run, self._boot, self.version, row.digest,
+            "\n".join(row.accepted), row.position, state, *columns[1:],
+        ]  # fmt: skip
+
+    def _write(self, row: Row, outcome: Outcome, state: str, *, guarded: bool = False) -> _Write:
+        values = self._values(row, outcome, state)
+        values[2] = row.seq + 1
+        # All but the id and the key, which never change; then the checksum, and which record.
+        change = (*values[2:], checksum(values), values[0])
+        return _Write(row.record, values[2], change, guarded)
+
+    def flush(self) -> None:
+        """Write what waits as one commit; when a window is being armed meanwhile, that one's end does it."""
+        if not self._pending:
+            return
+        if not self._journal._lock.acquire(blocking=False):  # noqa: SLF001
+            if self._loop is not None:
+                self._loop.call_later(_MOMENT, self.flush)
+            return
+        try:
+            self._commit()
+        finally:
+            self._journal._lock.release()  # noqa: SLF001
+
+    def _commit(self) -> None:
+        pending, self._pending = self._pending, []
+        now = time.monotonic()
+        self._unsynced_since = self._unsynced_since or now
+        synced = now - self._unsynced_since >= SYNC_SECONDS
+        error: BaseException | None = None
+        lost: set[int] = set()
+        try:
+            with self._journal._writing(synced=synced) as db:  # noqa: SLF001
+                lost = self._change(db, pending)
+        except Exception as failure:  # noqa: BLE001 - each waiting row has to hear of it, or it would hang
+            error = failure
+            self._failed = True
+        if synced and error is None:
+            self._unsynced_since = 0.0
+        elif self._timer is None and self._loop is not None:
+            self._timer = self._loop.call_later(SYNC_SECONDS, self._sync)
+        for write in pending:
+            write.then(error or (_taken_over() if write.id in lost else None))
+
+    def _change(self, db: sqlite3.Connection, pending: Sequence[_Write]) -> set[int]:
+        """Write the changes; return the records that are not this run's any more."""
+        answers = [(*w.change, self._run) for w in pending if not w.guarded]
+        intents = [(*w.change, self._run) for w in pending if w.guarded]
+        changed = 0
+        if answers:
+            changed += db.executemany(f"{_UPDATE} AND run=?", answers).rowcount
+        if intents:
+            changed += db.executemany(_SWAP, intents).rowcount
+        if changed == len(pending):
+            return set()
+        return {w.id for w in pending if not self._stands(db, w)}
+
+    def _sync(self) -> None:
+        """Have answers outlive a power failure although no window follows them."""
+        self._timer = None
+        if self._unsynced_since and not self._pending and self._journal._lock.acquire(blocking=False):  # noqa: SLF001
+            try:
+                with contextlib.suppress(JournalError), self._journal._writing(synced=True) as db:  # noqa: SLF001
+                    db.execute("UPDATE campaign SET running=1 WHERE id=?", (self._number,))
+                    self._unsynced_since = 0.0
+            finally:
+                self._journal._lock.release()  # noqa: SLF001
 
     def close(self) -> None:
         """End the run: rows that were armed and not tried are planned again, durably."""
+        if self._timer is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._timer.cancel)
         try:
             with self._journal._writing(synced=True) as db:  # noqa: SLF001
-                for key in self._armed:
-                    known = self._journal.known(self._number, key)
-                    if known is not None and (known.run, known.state) == (self._run, _ARMED):
-                        self._journal._put(  # noqa: SLF001
-                            db, self._number, dataclasses.replace(known, state=str(State.PLANNED))
-                        )
+                again = [
+                    self._write(r, r.outcome(State.PLANNED), State.PLANNED.value)
+                    for r in self._armed.values()
+                ]
+                db.executemany(_SWAP, [(*w.change, self._run) for w in again])
+                if not self._failed and (not self._armed or not self._left_intended(db)):
+                    db.execute("UPDATE campaign SET running=0 WHERE id=?", (self._number,))
         finally:
             if self._holder is not None:
                 self._holder.release()
+
+    def _left_intended(self, db: sqlite3.Connection) -> bool:
+        query = "SELECT 1 FROM record WHERE campaign=? AND run=? AND state=? LIMIT 1"
+        return db.execute(query, (self._number, self._run, _INTENDED)).fetchone() is not None
+
+
+@dataclass(slots=True)
+class _Write:
+    """One change of a record that waits for its commit."""
+
+    id: int
+    seq: int
+    change: tuple[Any, ...]
+    guarded: bool
+    then: Callable[[BaseException | None], None] = print
+
+
+_MOMENT = 0.001
+
+
+def _taken_over() -> MergeRefusedError:
+    cause = "Another run has taken over this campaign; this one sends no more."
+    return MergeRefusedError(cause, "Look at Journal() for what it sent.")
+
+
+def _change(db: sqlite3.Connection, known: Known, outcome: Outcome) -> None:
+    """Give a record another outcome; for rows that no run has open."""
+    values = [
+        known.id, known.key, known.seq + 1, known.run, known.boot, known.version, known.digest,
+        "\n".join(known.accepted), outcome.row, *packed(outcome),
+    ]  # fmt: skip
+    db.execute(_UPDATE, (*values[2:], checksum(values), known.id))
 
 
 # ------------------------------------------------------------------------------------------ decisions
 
 
-def _decided(row: Any, known: Known) -> Outcome | None:
-    """Return the Outcome of a row that must not be sent now, or None when it is due."""
-    before = known.outcome
-    state = _now(known).state
-    if state in _OPEN:
+def decided(known: Known, recipients: tuple[str, ...], digest: bytes) -> Outcome | None:
+    """Return the Outcome of a row that must not be sent now, or None when it is due.
+
+    Args:
+        known: What earlier runs made of it.
+        recipients: Whom it goes to now.
+        digest: What its mail says now; of interest for a row that was refused.
+    """
+    before = _now(known)
+    if before.state in _OPEN:
         return None
-    if state is State.REFUSED and known.digest != row.digest:
+    if before.state is State.REFUSED and known.digest != digest:
         return None
-    if state is State.PARTIAL and any(said.startswith("4") for _, said in before.refused):
+    if before.state is State.PARTIAL and any(said.startswith("4") for _, said in before.refused):
         return None
-    if state is State.IN_DOUBT:
-        return before.with_(row=row.position, fix=_DOUBT_FIX)
-    if state is State.REFUSED:
-        return before.with_(row=row.position, reason=f"Refused before, unchanged since: {before.reason}")
+    if before.state is State.IN_DOUBT:
+        return before.with_(fix=_DOUBT_FIX)
+    if before.state is State.REFUSED:
+        return before.with_(reason=f"Refused before, unchanged since: {before.reason}")
     reason = f"This campaign had it already ({_when(before)}, version {known.version})."
     warnings = before.warnings
-    if set(before.to) != set(row.envelope.recipients):
+    if recipients and set(before.to) != set(recipients):
         warnings = (
             *warnings,
-            f"sent to {', '.join(before.to)}, but the row now says {', '.join(row.envelope.recipients)}",
+            f"sent to {', '.join(before.to)}, but the row now says {', '.join(recipients)}",
         )
-    return before.with_(
-        state=State.SKIPPED, status=0, row=row.position, reason=reason, fix="", warnings=warnings
-    )
+    return before.with_(state=State.SKIPPED, status=0, reason=reason, fix="", warnings=warnings)
 
 
 def _when(outcome: Outcome) -> str:
     return outcome.started.strftime("%Y-%m-%d %H:%M UTC") if outcome.started else "at an unknown time"
 
 
-def _skipped_once(row: Any, before: Outcome) -> Outcome:
+def _skipped_once(row: Row, before: Outcome) -> Outcome:
     """Return the Outcome of a mail that is sent once only; one in doubt stays in doubt."""
     if before.state is State.IN_DOUBT:
         reason = f"The same mail may have gone before ({_when(before)}); it is not sent again."
-        fix = f'See Journal().report("{SINGLE}").in_doubt.'
-        doubt: Outcome = row.outcome(State.IN_DOUBT, reason=reason, fix=fix)
-        return doubt
-    skipped: Outcome = row.outcome(State.SKIPPED, reason=f"The same mail went before ({_when(before)}).")
-    return skipped
+        return row.outcome(State.IN_DOUBT, reason=reason, fix=f'See Journal().report("{SINGLE}").in_doubt.')
+    return row.outcome(State.SKIPPED, reason=f"The same mail went before ({_when(before)}).")
 
 
 _DOUBT_FIX = (
     "Look into the recipient's mailbox, then Journal().resolve(campaign, key, delivered=True or False)."
 )
+_DOUBT_REASON = (
+    "The run that sent it ended before the server's answer was recorded; it may have been delivered."
+)
 
 
 def _left(known: Known, state: State) -> Outcome:
-    if state is State.PLANNED:
-        return known.outcome.with_(state=state, status=0, reason="")
-    reason = "The run that sent it ended before the server's answer was recorded; it may have been delivered."
-    return known.outcome.with_(state=state, status=0, reason=reason, fix=_DOUBT_FIX)
+    doubt = state is State.IN_DOUBT
+    return known.outcome.with_(
+        state=state, status=0, reason=_DOUBT_REASON if doubt else "", fix=_DOUBT_FIX if doubt else ""
+    )
 
 
 def _now(known: Known) -> Outcome:
     """Return a record as an Outcome; what a run has open at this moment counts as planned or in doubt."""
-    state = {_ARMED: State.PLANNED, _INTENDED: State.IN_DOUBT}.get(known.state)
-    return known.outcome if state is None else known.outcome.with_(state=state, status=0)
-
-
-# -------------------------------------------------------------------------------------------- records
-
-
-def _packed(outcome: Outcome) -> str:
-    values = dataclasses.asdict(outcome) | {
-        "started": outcome.started.isoformat() if outcome.started else None
-    }
-    return json.dumps({k: v for k, v in values.items() if v not in (None, "", ())}, ensure_ascii=False)
-
-
-def _outcome(text: str) -> Outcome:
-    values = json.loads(text)
-    values["state"] = State(values["state"])
-    for name in ("to", "warnings"):
-        values[name] = tuple(values.get(name, ()))
-    values["refused"] = tuple((a, said) for a, said in values.get("refused", ()))
-    if values.get("started"):
-        values["started"] = dt.datetime.fromisoformat(values["started"])
-    return Outcome(**values)
-
-
-def _sum(values: Sequence[Any]) -> int:
-    """Return the checksum of a record; finds what a disk or an editor changed, guards against nobody."""
-    return zlib.crc32(repr(tuple(bytes(v) if isinstance(v, memoryview) else v for v in values)).encode())
+    if known.state == _ARMED and known.boot == boot_id():
+        return _left(known, State.PLANNED)
+    return _left(known, State.IN_DOUBT) if known.state in _OPEN_STATES else known.outcome
 
 
 def _place(scope: str) -> str:
@@ -707,105 +811,7 @@ def _place(scope: str) -> str:
     return f"{host} on this machine" if kind == "loopback" else host
 
 
-def _stamp() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-
-
-# ---------------------------------------------------------------------------------- file and machine
-
-
 def _default_path() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_state_dir("smtp_notebook", appauthor=False)) / "journal.sqlite3"
-
-
-def _boot() -> str:
-    """Return what changes when this machine starts anew; a clock that was set counts as a new start."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"{platform.node()} {round((time.time() - time.monotonic()) / 60)}"
-
-
-def _on_network(path: Path) -> bool:
-    """Tell whether *path* lies on a network file system, as far as Linux's mount table says."""
-    try:
-        mounts = [line.split() for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()]
-    except OSError:
-        return False
-    under = [m for m in mounts if path.is_relative_to(m[1].replace("\\040", " "))]
-    kind = max(under, key=lambda m: len(m[1]))[2].lower() if under else ""
-    return any(name in kind for name in _NETWORK)
-
-
-class _Holder:
-    """Who runs a campaign: a lock on a file beside the journal, which the system drops with the process.
-
-    What the file says (host, boot, process) is for the message, and for a lock of another host: that one
-    is never taken over, because its process cannot be seen from here.
-    """
-
-    def __init__(self, path: Path, campaign: str) -> None:
-        name = hashlib.sha256(campaign.encode()).hexdigest()[:16]
-        self._path = path.with_name(f"{path.name}.{name}.lock")
-        try:
-            self._file = self._path.open("a+", encoding="utf-8")
-        except OSError as error:
-            cause = f"The journal's folder {str(path.parent)!r} cannot be written: {error.strerror}."
-            raise JournalError(cause, "Name another file: journal=….") from None
-        if not _locked(self._file):
-            who = self._read()
-            self._file.close()
-            raise _held(campaign, who, "Wait for it, or interrupt it there.")
-        who = self._read()
-        if who and who.get("host") != platform.node():
-            self._file.close()
-            fix = f"If it is dead, delete {str(self._path)!r}."
-            raise _held(campaign, who, fix)
-        self._write({"host": platform.node(), "boot": _boot(), "pid": os.getpid(), "since": _stamp()})
-
-    def _read(self) -> dict[str, Any]:
-        self._file.seek(0)
-        with contextlib.suppress(ValueError):
-            found = json.loads(self._file.read())
-            return found if isinstance(found, dict) else {}
-        return {}
-
-    def _write(self, who: dict[str, Any]) -> None:
-        self._file.seek(0)
-        self._file.truncate()
-        if who:
-            self._file.write(json.dumps(who))
-        self._file.flush()
-
-    def release(self) -> None:
-        """Let others run the campaign."""
-        if not self._file.closed:
-            self._write({})
-            self._file.close()
-
-
-def _held(campaign: str, who: dict[str, Any], fix: str) -> MergeRefusedError:
-    where = (
-        f"process {who.get('pid', '?')} on {who.get('host', 'an unknown host')} since {who.get('since', '?')}"
-    )
-    return MergeRefusedError(f"The campaign {campaign!r} is being sent already, by {where}.", fix)
-
-
-def _locked(file: Any) -> bool:
-    """Take the lock of an open file without waiting; False when somebody has it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        except OSError:
-            return False
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

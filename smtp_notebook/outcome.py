@@ -25,7 +25,7 @@ import html
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
 
 from smtp_notebook import _html
 
@@ -37,6 +37,7 @@ __all__ = [
     "AttachmentError",
     "DeliveryError",
     "JournalError",
+    "Listed",
     "MailError",
     "MergeRefusedError",
     "MessageError",
@@ -46,6 +47,7 @@ __all__ = [
     "Report",
     "SecretError",
     "SettingsError",
+    "Shelf",
     "State",
     "TemplateError",
 ]
@@ -249,11 +251,50 @@ class Outcome:
         return {"text/plain": repr(self), "text/html": _html.outcome(self.state, self._noted)}
 
 
+class Listed(tuple[Outcome, ...]):
+    """Outcomes in memory; what a `Report` of few rows is made of."""
+
+    __slots__ = ()
+
+    def counts(self) -> dict[str, int]:
+        """Return how many there are of each state."""
+        return dict(Counter(str(o.state) for o in self))
+
+    def where(self, states: Sequence[str]) -> Listed:
+        """Return those in one of the states."""
+        return Listed(o for o in self if o.state in states)
+
+    def part(self, wanted: slice) -> Listed:
+        """Return some of them, by their place."""
+        return Listed(self[wanted])
+
+    def warned(self) -> dict[str, int]:
+        """Return each distinct warning with how many rows have it."""
+        return dict(Counter(w for o in self for w in o.warnings))
+
+
+class Shelf(Protocol):
+    """Where a `Report` has its Outcomes: a `Listed`, or a table that is read a few rows at a time."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Outcome]: ...
+    def __getitem__(self, index: int, /) -> Outcome: ...
+    def part(self, wanted: slice) -> Sequence[Outcome]: ...  # noqa: D102 - see Listed
+    def counts(self) -> dict[str, int]: ...  # noqa: D102
+    def where(self, states: Sequence[str]) -> Shelf: ...  # noqa: D102
+    def warned(self) -> dict[str, int]: ...  # noqa: D102
+
+
+def _shelved(outcomes: Iterable[Outcome] | Shelf) -> Shelf:
+    shelf: Any = outcomes if hasattr(outcomes, "warned") else Listed(outcomes)
+    return shelf  # type: ignore[no-any-return]  # whatever has warned() is one
+
+
 class Report(Sequence[Outcome]):
     """The Outcomes of a merge, in the order of its rows. Immutable.
 
     Args:
-        outcomes: One Outcome per row.
+        outcomes: One Outcome per row: any iterable, or a `Shelf`, which is kept as it is.
         title: What the report is about, such as ``leads to the sandbox``.
         index: The frame's own index, one label per row; None counts from 0.
         notes: Sentences that a reader should see first.
@@ -263,13 +304,13 @@ class Report(Sequence[Outcome]):
 
     def __init__(
         self,
-        outcomes: Iterable[Outcome] = (),
+        outcomes: Iterable[Outcome] | Shelf = (),
         *,
         title: str = "",
         index: Callable[[], Sequence[Any]] | None = None,
         notes: Iterable[str] = (),
     ) -> None:
-        self._outcomes = tuple(outcomes)
+        self._outcomes: Shelf = _shelved(outcomes)
         self.title = title
         self.notes = tuple(notes)
         self._index = index
@@ -297,7 +338,7 @@ class Report(Sequence[Outcome]):
     def __getitem__(self, index: slice) -> Report: ...
     def __getitem__(self, index: int | slice) -> Outcome | Report:
         if isinstance(index, slice):
-            return self._part(self._outcomes[index])
+            return self._part(self._outcomes.part(index))
         return self._outcomes[index]
 
     def __len__(self) -> int:
@@ -306,18 +347,18 @@ class Report(Sequence[Outcome]):
     def __iter__(self) -> Iterator[Outcome]:
         return iter(self._outcomes)
 
-    def _part(self, outcomes: Iterable[Outcome]) -> Report:
+    def _part(self, outcomes: Iterable[Outcome] | Shelf) -> Report:
         return Report(outcomes, title=self.title, index=self._index)
 
     def where(self, *states: State) -> Report:
         """Return the Outcomes that have one of the states."""
-        return self._part(o for o in self if o.state in states)
+        return self._part(self._outcomes.where([s.value for s in states]))
 
     @property
     def counts(self) -> dict[State, int]:
         """How many Outcomes there are of each State that occurs."""
-        seen = Counter(o.state for o in self)
-        return {state: seen[state] for state in State if seen[state]}
+        seen = self._outcomes.counts()
+        return {state: seen[state] for state in State if seen.get(state)}
 
     @property
     def sent(self) -> Report:
@@ -388,8 +429,8 @@ class Report(Sequence[Outcome]):
     @property
     def warnings(self) -> list[str]:
         """Each distinct warning of the rows, with how many rows have it, most frequent first."""
-        seen = Counter(w for o in self for w in o.warnings)
-        return [w if n == 1 else f"{w} ({n} rows)" for w, n in seen.most_common()]
+        seen = Counter(self._outcomes.warned())
+        return [w if n == 1 else f"{w} ({n:,} rows)" for w, n in seen.most_common()]
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         return {"text/plain": self.text(), "text/html": self._html()}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from smtp_notebook.outcome import State
 
-__all__ = ["Envelope", "Reply", "ReplyError", "ReplyReader", "Stage", "Verdict", "classify", "one_line"]
+__all__ = ["Reply", "ReplyError", "ReplyReader", "Stage", "Verdict", "classify", "one_line", "too_many"]
 
 _NO_LOGIN = 401
 _LONGEST_LINE = 8192
@@ -52,6 +52,11 @@ class Reply:
         return self.code // 100
 
     @property
+    def good(self) -> bool:
+        """Whether the server did what it was asked."""
+        return self.code // 100 == 2  # noqa: PLR2004 - RFC 5321, 4.2.1
+
+    @property
     def enhanced(self) -> str:
         """The enhanced status code such as ``5.1.1``, or ""."""
         found = _ENHANCED.match(self.text)
@@ -77,25 +82,26 @@ class ReplyReader:
     """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._rest = b""
         self._lines: list[str] = []
         self._code = 0
 
     def feed(self, data: bytes) -> list[Reply]:
         """Take octets in; return the replies that they complete."""
-        self._buffer += data
+        *lines, self._rest = (self._rest + data).split(b"\n") if self._rest else data.split(b"\n")
         found: list[Reply] = []
-        while (end := self._buffer.find(b"\n")) >= 0:
-            line = bytes(self._buffer[:end]).rstrip(b"\r")
-            del self._buffer[: end + 1]
-            if (reply := self._line(line)) is not None:
+        for line in lines:
+            if not self._lines and (known := _KNOWN.get(line)) is not None:
+                found.append(known)
+            elif (reply := self._line(line)) is not None:
                 found.append(reply)
-        if len(self._buffer) > _LONGEST_LINE:
+        if len(self._rest) > _LONGEST_LINE:
             msg = f"a line of more than {_LONGEST_LINE} octets"
             raise ReplyError(msg)
         return found
 
-    def _line(self, line: bytes) -> Reply | None:
+    def _line(self, raw: bytes) -> Reply | None:
+        line = raw.rstrip(b"\r")
         match = _REPLY.fullmatch(line)
         if match is None or len(line) > _LONGEST_LINE or len(self._lines) >= _MOST_LINES:
             raise ReplyError(one_line(line.decode("utf-8", "replace"), 80) or "an empty line")
@@ -107,24 +113,16 @@ class ReplyReader:
         self._lines.append(match[3].decode("utf-8", "replace"))
         if match[2] == b"-":
             return None
-        text = "\n".join(self._lines)
+        reply = Reply(code, "\n".join(self._lines))
+        if len(self._lines) == 1 and len(_KNOWN) < _MOST_KNOWN:
+            _KNOWN[raw] = reply
         self._lines = []
-        return Reply(code, text)
+        return reply
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """Who sends to whom, in wire form.
-
-    Attributes:
-        sender: The reverse path; "" for the null one.
-        recipients: The forward paths, each once.
-        smtputf8: Whether an address or header needs SMTPUTF8 (RFC 6531).
-    """
-
-    sender: str
-    recipients: tuple[str, ...]
-    smtputf8: bool = False
+#: Lines that were read before: a server says the same few thousands of times.
+_KNOWN: dict[bytes, Reply] = {}
+_MOST_KNOWN = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +134,7 @@ class Verdict:
         status: The connector's response code.
         code: The deciding reply's code; None when no reply decided.
         refused: Each refused recipient with its answer.
+        later: Those of them that another transaction may reach at once: there were too many for one.
         stops_run: Whether no other mail has a better chance (login, TLS).
         retry: Whether the same transaction may be tried again now.
         stage: Where it was decided.
@@ -148,6 +147,7 @@ class Verdict:
     reason: str = ""
     fix: str = ""
     refused: tuple[tuple[str, str], ...] = ()
+    later: tuple[str, ...] = ()
     stops_run: bool = False
     retry: bool = False
     stage: Stage = Stage.CONNECT
@@ -159,7 +159,7 @@ _BEFORE_ANY_MAIL = frozenset({Stage.CONNECT, Stage.TLS, Stage.LOGIN})
 def classify(stage: Stage, reply: Reply) -> Verdict:
     """Return what a reply at a stage means for the mail."""
     enhanced = reply.enhanced
-    if stage is Stage.DOT and reply.digit == 2:  # noqa: PLR2004 - success
+    if stage is Stage.DOT and reply.good:
         return Verdict(state=State.SENT, status=200, code=reply.code, enhanced=enhanced, stage=stage)
     if reply.digit == 4 and stage is not Stage.TLS:  # noqa: PLR2004 - temporary
         return _verdict(State.DEFERRED, 202, stage, reply, retry=True)
@@ -195,6 +195,15 @@ def _verdict(
         stops_run=stops_run,
         stage=stage,
     )
+
+
+def too_many(reply: Reply) -> bool:
+    """Tell whether an answer to RCPT says that this transaction holds enough recipients.
+
+    RFC 5321, 4.5.3.1.10: 452, and 552 of older servers. With another enhanced code it speaks of something else,
+    such as a full mailbox (4.2.2, 5.2.2).
+    """
+    return reply.code in {452, 552} and reply.enhanced in {"", "4.5.3", "5.5.3"}
 
 
 def _needs_tls(reply: Reply) -> bool:

@@ -1,210 +1,102 @@
 """SMTP to one server over a small pool of connections.
 
-aiosmtplib connects, secures and logs in. Then a protocol of ours takes over its public transport and drives
-MAIL, RCPT and DATA itself, because only that tells "never sent" from "maybe sent": every failure knows its
-stage, and a reply counts by its first digit.
+MAIL, RCPT and DATA are driven here, command by command, because only that tells "never sent" from "maybe
+sent": every failure knows its stage, and a reply counts by its first digit.
 
-A connection whose transaction did not end in a reply to its final dot is reset before it carries another
-mail, and closed when that fails: otherwise a late reply could hand one row's text to another's recipient.
+Nothing can hand one row's text to another's recipient: after a transaction that did not end in a reply to its
+dot the next one begins with RSET, and where MAIL is not accepted, or RSET not answered, no text goes out on that
+connection any more. Several servers answer the DATA behind a refused MAIL with 354 all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import collections
 import contextlib
 import dataclasses
-import re
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
-from smtp_notebook.outcome import MailError, State
-from smtp_notebook.replies import Envelope, Reply, ReplyError, ReplyReader, Stage, Verdict, classify, one_line
+from smtp_notebook.outcome import State
+from smtp_notebook.pool import Manner, Order, Pool, order, shrunk
+from smtp_notebook.replies import Reply, Stage, Verdict, classify, too_many
+from smtp_notebook.session import DialError, Dialler, Link, LostError
 
 if TYPE_CHECKING:
-    import aiosmtplib
-
     from smtp_notebook.connection import Connection
 
-__all__ = ["Envelope", "SmtpTransport", "Verdict"]
+__all__ = ["Ahead", "Lane", "Mail", "Permit", "SmtpTransport"]
 
 _RESET_SECONDS = 5.0
-_QUIT_SECONDS = 2.0
-_READY = 354
+_CLOSE_SECONDS = 2.0
+#: How long the answer to a dot is held until those behind it show that it was one.
+_TOGETHER_SECONDS = 1.0
+_GO_AHEAD = 3
 _DISCONNECTING = 421
-_SERVICE_READY = 220
-_MECHANISMS = ("plain", "login", "cram-md5")
-_ANOTHER_MECHANISM = frozenset({504, 534})
-_BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0")
-
-BeforeDot = Callable[[], Awaitable[None]]
+#: A text longer than this waits until the server took it before its dot leaves.
+_HIGH_WATER = 48 * 1024
+#: After so many connections in a row that end at grouped commands they are given one by one.
+_PATIENCE = 3
 
 
-#: A refusal, or None when the server waits for the mail; and each recipient's answer.
-_Opened = tuple[Verdict | None, list[tuple[str, Reply]]]
+class Mail(Protocol):
+    """One mail and its envelope.
+
+    Attributes:
+        sender: The reverse path in wire form; "" for the null one.
+        recipients: The forward paths, each once.
+        smtputf8: Whether an address or a header needs SMTPUTF8 (RFC 6531).
+        chunks: The mail: CRLF lines, the last one ended. Parts that many mails share are the same object.
+        size: Its octets together.
+        message_id: Its Message-ID, with angle brackets.
+    """
+
+    sender: str
+    recipients: tuple[str, ...]
+    smtputf8: bool
+    chunks: tuple[bytes, ...]
+    size: int
+    message_id: str
 
 
-class _LostError(ConnectionError):
-    """The connection ended, or the server stopped answering."""
+#: Awaited after the server's 354 and before the first octet of the mail.
+Permit = Callable[[], Awaitable[None]]
+#: Gives the mail that follows, when it may leave at once; never waits.
+Ahead = Callable[[], "Mail | None"]
 
 
-class _FatalError(Exception):
-    """No connection can be had; carries why."""
-
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict.reason)
-        self.verdict = verdict
+def _nothing() -> None:
+    return None
 
 
-# ------------------------------------------------------------------------------------------ protocol
+@dataclass(slots=True)
+class _Opened:
+    """What came of an envelope.
+
+    Attributes:
+        refusal: Why no text may follow, or None when the server waits for it.
+        answers: Each recipient's answer.
+        stale: Whether the connection was too old to say anything of this mail; another one may be tried.
+        confused: Whether the replies do not fit the commands.
+    """
+
+    refusal: Verdict | None = None
+    answers: list[tuple[str, Reply]] = field(default_factory=list)
+    stale: bool = False
+    confused: bool = False
 
 
-class _Dialogue(asyncio.Protocol):
-    """Our end of a connection that aiosmtplib has made."""
+@dataclass(slots=True)
+class _Pending:
+    """An envelope that was sent ahead, and what was heard of it; None while nothing was.
 
-    def __init__(self, inner: Any, transport: Any) -> None:
-        self._inner = inner
-        self._transport = transport
-        self._reader = ReplyReader()
-        self._waiting: collections.deque[asyncio.Future[Reply]] = collections.deque()
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self.lost = ""
+    *count* is the number of its replies.
+    """
 
-    def take_over(self) -> None:
-        self._transport.set_protocol(self)
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            replies = self._reader.feed(data)
-        except ReplyError as error:
-            self._fail(f"the server answered with no SMTP reply: {error}")
-            return
-        for reply in replies:
-            if not self._waiting:
-                if reply.code == _DISCONNECTING:
-                    self._fail(f"the server closed: {reply.line}")
-                else:
-                    # Replies to nothing would be taken for replies to the next command.
-                    self._fail("the server answered without being asked")
-                return
-            waiting = self._waiting.popleft()
-            if not waiting.done():
-                waiting.set_result(reply)
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._fail("the server closed the connection" if exc is None else f"the connection broke: {exc}")
-        self._inner.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    def _fail(self, why: str) -> None:
-        self.lost = self.lost or one_line(why)
-        while self._waiting:
-            waiting = self._waiting.popleft()
-            if not waiting.done():
-                waiting.set_exception(_LostError(self.lost))
-        self._writable.set()
-        self._transport.abort()
-
-    async def ask(self, octets: bytes, seconds: float) -> Reply:
-        """Write *octets* and wait at most *seconds* for one reply."""
-        replies, why = await self.ask_all([octets], seconds)
-        if not replies:
-            raise _LostError(why)
-        return replies[0]
-
-    async def ask_all(self, commands: Sequence[bytes], seconds: float) -> tuple[list[Reply], str]:
-        """Write *commands* at once and wait for the reply to each, at most *seconds* for one.
-
-        Returns:
-            The replies, in order; and, when there are fewer than commands, why.
-        """
-        self._check()
-        loop = asyncio.get_running_loop()
-        waiting: list[asyncio.Future[Reply]] = [loop.create_future() for _ in commands]
-        self._waiting.extend(waiting)
-        self._transport.write(b"".join(commands))
-        replies: list[Reply] = []
-        try:
-            for future in waiting:
-                replies.append(await asyncio.wait_for(future, seconds))  # noqa: PERF401 - those before an error are kept
-        except TimeoutError:
-            self._fail(f"the server did not answer within {seconds:g} s")
-            return replies, self.lost
-        except _LostError as error:
-            return replies, str(error)
-        finally:
-            for future in waiting:
-                if future.done() and not future.cancelled():
-                    future.exception()  # seen, so that nothing is reported as never retrieved
-        return replies, ""
-
-    async def write(self, octets: bytes, seconds: float) -> None:
-        """Write *octets* and wait until they have left our buffer for the most part."""
-        self._check()
-        self._transport.write(octets)
-        try:
-            await asyncio.wait_for(self._writable.wait(), seconds)
-        except TimeoutError:
-            self._fail(f"the server took no data for {seconds:g} s")
-        self._check()
-
-    def _check(self) -> None:
-        if self.lost:
-            raise _LostError(self.lost)
-
-    def abort(self) -> None:
-        self._fail("we closed the connection")
-
-
-class _Link:
-    """One connection: secured, logged in, between two mails."""
-
-    def __init__(self, client: aiosmtplib.SMTP, dialogue: _Dialogue) -> None:
-        self.client = client
-        self.dialogue = dialogue
-        self.used = 0
-        self.dirty = False
-        self.dotted = False
-
-    @property
-    def extensions(self) -> dict[str, str]:
-        return self.client.esmtp_extensions
-
-    @property
-    def alive(self) -> bool:
-        return not self.dialogue.lost
-
-    async def reset(self) -> bool:
-        """Forget an unfinished transaction; False when the connection can carry no other mail."""
-        if not self.dirty:
-            return self.alive
-        try:
-            reply = await self.dialogue.ask(b"RSET\r\n", _RESET_SECONDS)
-        except _LostError:
-            return False
-        self.dirty = reply.digit != 2  # noqa: PLR2004 - success
-        return not self.dirty
-
-    async def close(self) -> None:
-        """Say QUIT where somebody listens, and close."""
-        if self.alive:
-            with contextlib.suppress(_LostError):
-                await self.dialogue.ask(b"QUIT\r\n", _QUIT_SECONDS)
-        self.dialogue.abort()
-
-
-# ----------------------------------------------------------------------------------------- transport
+    link: Link
+    mail: Mail
+    count: int
+    opened: _Opened | None = None
 
 
 class SmtpTransport:
@@ -214,67 +106,40 @@ class SmtpTransport:
         connection: The server and its limits.
         password: The secret, when the connection has a user.
 
-    At most ``max_connections`` transactions run at once. The first connection logs in alone, so that a
-    wrong password is one failed login and not one for each connection. Commands share a write where the server
-    offers PIPELINING (RFC 2920) and has accepted a mail before.
+    Commands share a write where the server offers PIPELINING (RFC 2920) and one connection has shown that it
+    works: first MAIL, RCPT and DATA of one mail, then also the dot of one mail with the envelope of the next.
     """
 
     def __init__(self, connection: Connection, password: str | None = None) -> None:
-        self._connection = connection
-        self._password = password
-        self._slots = asyncio.Semaphore(connection.max_connections)
-        self._first = asyncio.Lock()
+        self.connection = connection
+        self.stuffed = _Stuffing()
+        self._dialler = Dialler(connection, password)
+        self._limit = connection.max_connections
+        self._idle: list[Link] = []
+        self._busy: set[Link] = set()
+        self._dialling = 0
         self._proven = False
-        self._earned = False
-        self._ungrouped = False
         self._fatal: Verdict | None = None
-        self._idle: list[_Link] = []
-        self._busy: set[_Link] = set()
+        self._changed: list[asyncio.Future[None]] = []
+        self._manner = Manner.IN_TURN
+        self._earned = False
+        self._trial: Link | None = None
+        self._hangups = 0
+        self._forbidden = False
+        self.doubtful = False
 
     def __repr__(self) -> str:
-        return f"<SmtpTransport {self._connection.url}: {len(self._busy)} busy, {len(self._idle)} idle>"
+        return f"<SmtpTransport {self.connection.url}: {len(self._busy)} busy, {len(self._idle)} idle>"
 
-    async def deliver(self, envelope: Envelope, content: bytes, *, before_dot: BeforeDot) -> Verdict:
-        """Try one transaction and return what came of it.
+    def lane(self) -> Lane:
+        """Return a lane: it carries one mail after another."""
+        return Lane(self)
 
-        Args:
-            envelope: Who sends to whom.
-            content: The mail: CRLF lines, the last one ended.
-            before_dot: Awaited after the server's 354 and before the mail's first octet. When it
-                raises, the connection ends without a dot, and the error goes on.
-
-        Cancelled, it ends the connection and returns ``in_doubt`` when the final dot may have left,
-        else ``deferred``.
-
-        Raises:
-            ValueError: *content* is not in the form that a mail travels in.
-        """
-        if _BARE.search(content) or not content.endswith(b"\r\n"):
-            msg = "a mail's lines end in CRLF, the last one too, and it has no NUL"
-            raise ValueError(msg)
-        link: _Link | None = None
-        try:
-            async with self._slots:
-                for again in (True, False):
-                    link = await self._acquire()
-                    self._busy.add(link)
-                    stale = link.used > 0
-                    try:
-                        return await self._transact(link, envelope, content, before_dot)
-                    except _StaleError as error:
-                        # An idle connection that the server closed meanwhile says nothing about this mail.
-                        if not (stale and again):
-                            return self._lost(Stage.MAIL, str(error))
-                    finally:
-                        await self._release(link)
-        except asyncio.CancelledError:
-            if link is not None:
-                link.dialogue.abort()
-            return self._cancelled(link)
-        except _FatalError as error:
-            return error.verdict
-        msg = "a fresh connection is never stale"
-        raise AssertionError(msg)
+    async def rest(self) -> None:
+        """Close the connections that nobody uses: the next mail is further away than a server waits."""
+        idle, self._idle = self._idle, []
+        for link in idle:
+            await link.close()
 
     async def aclose(self) -> None:
         """Close every connection; takes 2 s at most, whatever the server does."""
@@ -283,36 +148,404 @@ class SmtpTransport:
         closing = [asyncio.ensure_future(link.close()) for link in links]
         if closing:
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait(closing, timeout=_QUIT_SECONDS)
+                await asyncio.wait(closing, timeout=_CLOSE_SECONDS)
         for link, task in zip(links, closing, strict=True):
             task.cancel()
-            link.dialogue.abort()
+            link.abort()
 
     # ------------------------------------------------------------------------------------- the pool
 
-    async def _acquire(self) -> _Link:
-        while self._idle:
-            link = self._idle.pop()
-            if link.used >= self._connection.messages_per_connection or not await link.reset():
-                await link.close()
-                continue
-            return link
-        if self._proven:
-            return await self._connect()
-        async with self._first:
-            if self._fatal is not None:
-                raise _FatalError(self._fatal)
-            link = await self._connect()
-            self._proven = True
-            return link
+    @property
+    def pool(self) -> Pool:
+        """The pool as it is now."""
+        return Pool(
+            self._limit, len(self._idle), len(self._busy), self._dialling, self._proven, self.doubtful
+        )
 
-    async def _release(self, link: _Link) -> None:
+    async def acquire(self) -> Link:
+        """Return a connection that can carry a mail.
+
+        Raises:
+            DialError: There is none to be had.
+        """
+        while True:
+            if self._fatal is not None:
+                raise DialError(self._fatal)
+            match order(self.pool):
+                case Order.REUSE:
+                    link = self._idle.pop()
+                    if link.alive and link.used < self.connection.messages_per_connection:
+                        self._busy.add(link)
+                        return link
+                    await link.close()
+                case Order.DIAL:
+                    if (made := await self._dial()) is not None:
+                        return made
+                case Order.WAIT:
+                    await self._change()
+
+    async def _dial(self) -> Link | None:
+        """Make a connection; None when the server has enough of them and others stand."""
+        self._dialling += 1
+        try:
+            link = await self._dialler.dial()
+        except DialError as error:
+            self._dialling -= 1
+            if error.verdict.stops_run:
+                self._fatal = error.verdict
+            self._tell()
+            limit = shrunk(self.pool) if error.verdict.retry else None
+            if limit is None:
+                raise
+            self._limit = limit
+            return None
+        except BaseException:
+            self._dialling -= 1
+            self._tell()
+            raise
+        self._dialling -= 1
+        self._proven = True
+        self._busy.add(link)
+        self._tell()
+        return link
+
+    def release(self, link: Link) -> None:
+        """Give a connection back."""
         self._busy.discard(link)
-        if link.alive:
+        if not link.alive or len(self._busy) + len(self._idle) >= self._limit:
+            link.abort()
+        else:
             self._idle.append(link)
+        self._tell()
+
+    async def _change(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changed.append(future)
+        await future
+
+    def _tell(self) -> None:
+        waiting, self._changed = self._changed, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def note(self, verdict: Verdict) -> None:
+        """Learn from a verdict what holds for the whole server."""
+        if verdict.stops_run:
+            self._fatal = verdict
+        if verdict.state is State.IN_DOUBT:
+            self.doubtful = True
+        elif self.doubtful and verdict.stage is Stage.DOT and verdict.state in {State.SENT, State.PARTIAL}:
+            self.doubtful = False
+            self._tell()
+
+    # ----------------------------------------------------------------------------------- pipelining
+
+    def manner(self, link: Link) -> Manner:
+        """Return how many commands may share a write on this connection now."""
+        if self._forbidden or "pipelining" not in link.extensions or not self._earned:
+            return Manner.IN_TURN
+        if self._trial is None or not self._trial.alive:
+            self._trial = link
+        return Manner(min(self._manner + 1, Manner.AHEAD)) if link is self._trial else self._manner
+
+    def worked(self, link: Link, manner: Manner) -> None:
+        """A mail was accepted whose commands were written in this manner."""
+        self._earned = True
+        self._hangups = 0
+        if link is self._trial and manner > self._manner:
+            self._manner = manner
+
+    def hung_up(self) -> None:
+        """The server closed at grouped commands; it may offer pipelining and not mean it."""
+        self._hangups += 1
+        if self._manner < Manner.AHEAD or self._hangups >= _PATIENCE:
+            self._forbidden = True
+
+
+class Lane:
+    """Carries one mail after another, each over a connection of the pool.
+
+    When it was told of the next mail in time, that one's envelope has left with the dot of the one before.
+    """
+
+    def __init__(self, transport: SmtpTransport) -> None:
+        self._transport = transport
+        self._at = transport.connection
+        self._pending: _Pending | None = None
+        self._link: Link | None = None
+        self._dotted = False
+        self._answer: Verdict | None = None
+
+    async def deliver(self, mail: Mail, permit: Permit, ahead: Ahead = _nothing) -> Verdict:
+        """Try one transaction and return what came of it.
+
+        Args:
+            mail: The mail.
+            permit: Awaited after the server's 354 and before the mail's first octet. When it raises, the
+                connection ends without a dot, and the error goes on.
+            ahead: Asked once, when the dot is about to leave, for the mail that the next call will bring.
+
+        Cancelled, it ends the connection and returns ``in_doubt`` when the final dot may have left, else
+        ``deferred``.
+
+        Raises:
+            ValueError: The mail is not in the form in which one travels.
+        """
+        _check_form(mail)
+        self._dotted, self._answer = False, None
+        try:
+            verdict = await self._deliver(mail, permit, ahead)
+        except asyncio.CancelledError:
+            verdict = self._stopped()
+            self.abandon()
+        except DialError as error:
+            verdict = error.verdict
+        except BaseException:
+            self.abandon()
+            raise
+        self._transport.note(verdict)
+        self._free()
+        return verdict
+
+    def _stopped(self) -> Verdict:
+        """Return what is known of the mail at this moment."""
+        if self._answer is not None:
+            return self._answer
+        if self._dotted:
+            return self._doubt("the run was stopped")
+        return self._lost(Stage.CONNECT if self._link is None else Stage.DATA, "the run was stopped")
+
+    def abandon(self) -> None:
+        """End the connection at once: without a dot, nothing of an unfinished mail is delivered."""
+        for link in (self._link, self._pending.link if self._pending else None):
+            if link is not None:
+                link.abort()
+        self._pending = None
+        self._free()
+
+    def _free(self) -> None:
+        """Give the connection back, unless it has the next mail's envelope already."""
+        link, self._link = self._link, None
+        if link is None:
+            return
+        if self._pending is None:
+            self._transport.release(link)
+        elif not link.alive:
+            # A refusal stands although the connection does not; anything else is asked anew.
+            refusal = self._pending.opened.refusal if self._pending.opened is not None else None
+            self._pending = None if refusal is None or refusal.retry else self._pending
+            self._transport.release(link)
+
+    async def _deliver(self, mail: Mail, permit: Permit, ahead: Ahead) -> Verdict:
+        opened = await self._open(mail)
+        if opened.refusal is not None:
+            return opened.refusal
+        assert self._link is not None
+        await permit()
+        if not self._link.alive:
+            return self._lost(Stage.DATA, self._link.dialogue.lost)
+        return await self._hand_over(self._link, mail, opened.answers, ahead)
+
+    # ------------------------------------------------------------------------------------ the envelope
+
+    async def _open(self, mail: Mail) -> _Opened:
+        """Have the server wait for the text of *mail*, or say why it does not."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            self._link = pending.link if pending.link.alive else None
+            if pending.mail is mail and not self._crowded():
+                opened = pending.opened or await self._heard(pending.link, mail, pending.count)
+                if not opened.stale:
+                    return opened
+            # Its 354 may be there: without a dot nothing is delivered (RFC 5321, 4.1.1.4).
+            pending.link.abort()
+            self._free()
+        while True:
+            self._link = link = await self._transport.acquire()
+            if (refusal := self._unfit(link, mail)) is not None:
+                return _Opened(refusal)
+            old = link.used > 0 or link.dirty
+            opened = await (self._together if self._transport.manner(link) else self._in_turn)(link, mail)
+            if not opened.stale:
+                return opened
+            if not old:
+                return _Opened(opened.refusal or self._lost(Stage.MAIL, link.dialogue.lost))
+            # What an old connection says or fails to say is about its age, not about this mail.
+            await link.close()
+            self._free()
+
+    def _crowded(self) -> bool:
+        pool = self._transport.pool
+        return pool.doubtful and pool.busy > 1
+
+    def _unfit(self, link: Link, mail: Mail) -> Verdict | None:
+        """Return why this server cannot take the mail at all, known from what it offers; or None."""
+        limit = link.extensions.get("size", "").strip()
+        if limit.isdigit() and 0 < int(limit) < mail.size:
+            cause = f"The mail has {mail.size:,} octets; the server takes {int(limit):,}."
+            return _unfit(cause, "Make it smaller: send a link instead of the attachment.")
+        if mail.smtputf8 and "smtputf8" not in link.extensions:
+            cause = "An address has non-ASCII letters before the @, and the server does not offer SMTPUTF8."
+            return _unfit(cause, "Use the person's ASCII address, or another relay.")
+        return None
+
+    async def _in_turn(self, link: Link, mail: Mail) -> _Opened:
+        """Say MAIL, RCPT and DATA one after another."""
+        commands = _commands(link, mail, self._at.notify)
+        timeout = self._at.timeout
+        answers: list[tuple[str, Reply]] = []
+        try:
+            if link.dirty and not await self._reset(link):
+                return _Opened(stale=True)
+            reply = await link.dialogue.ask(commands[0], timeout)
+        except LostError:
+            return _Opened(stale=True)
+        link.dirty = True
+        if not reply.good:
+            refusal = self._judged(link, Stage.MAIL, reply)
+            return _Opened(refusal, stale=link.used > 0 and refusal.retry)
+        stage = Stage.RCPT
+        try:
+            for recipient, command in zip(mail.recipients, commands[1:], strict=False):
+                reply = await link.dialogue.ask(command, timeout)
+                answers.append((recipient, reply))
+                if reply.code == _DISCONNECTING:
+                    return _Opened(self._judged(link, stage, reply), answers)
+            if not any(answer.good for _, answer in answers):
+                return _Opened(self._judged(link, stage, _worst(answers)), answers)
+            stage = Stage.DATA
+            reply = await link.dialogue.ask(commands[-1], timeout)
+        except LostError as error:
+            return _Opened(self._lost(stage, str(error)), answers)
+        return _Opened(None if reply.digit == _GO_AHEAD else self._judged(link, stage, reply), answers)
+
+    async def _reset(self, link: Link) -> bool:
+        """Forget an unfinished transaction; False when the connection can carry no other mail."""
+        reply = await link.dialogue.ask(b"RSET\r\n", _RESET_SECONDS)
+        link.dirty = not reply.good
+        return reply.good
+
+    async def _together(self, link: Link, mail: Mail) -> _Opened:
+        """Say MAIL, RCPT and DATA in one write."""
+        reset = link.dirty
+        commands = _commands(link, mail, self._at.notify)
+        try:
+            link.dialogue.say(
+                b"".join([b"RSET\r\n", *commands] if reset else commands), len(commands) + reset
+            )
+        except LostError:
+            return _Opened(stale=True)
+        if reset:
+            answer = await link.dialogue.hear(1, _RESET_SECONDS)
+            if not answer or not answer[0].good:
+                link.abort()
+                return _Opened(stale=True)
+        opened = await self._heard(link, mail, len(commands))
+        if opened.stale and opened.refusal is None:
+            self._transport.hung_up()
+        return opened
+
+    async def _heard(self, link: Link, mail: Mail, count: int) -> _Opened:
+        """Judge the replies to an envelope that was said in one write."""
+        link.dirty = True
+        replies = await link.dialogue.hear(count, self._at.timeout)
+        if not replies:
+            return _Opened(stale=True)
+        if not replies[0].good:
+            refusal = self._judged(link, Stage.MAIL, replies[0])
+            confused = replies[0].digit == _GO_AHEAD
+            # No text goes out here any more: a 354 behind this would be for nobody, or for somebody else.
+            link.abort()
+            return _Opened(refusal, stale=link.used > 0 and refusal.retry, confused=confused)
+        answers = list(zip(mail.recipients, replies[1:], strict=False))
+        if len(replies) < count:
+            closing = next((r for r in replies[1:] if r.code == _DISCONNECTING), None)
+            if closing is not None:
+                return _Opened(self._judged(link, Stage.RCPT, closing), answers)
+            stage = Stage.RCPT if len(answers) < len(mail.recipients) else Stage.DATA
+            return _Opened(self._lost(stage, link.dialogue.lost), answers)
+        data = replies[-1]
+        if data.good or any(answer.digit == _GO_AHEAD for _, answer in answers):
+            refusal = self._judged(link, Stage.DATA, data if data.good else Reply(354, "out of place"))
+            link.abort()
+            return _Opened(refusal, answers, confused=True)
+        if not any(answer.good for _, answer in answers):
+            if data.digit == _GO_AHEAD:
+                # RFC 2920, 3.1: the client ends the empty mail itself; it has no recipient.
+                with contextlib.suppress(LostError):
+                    link.dialogue.say(b".\r\n", 1)
+                await link.dialogue.hear(1, self._at.timeout)
+            return _Opened(self._judged(link, Stage.RCPT, _worst(answers)), answers)
+        return _Opened(None if data.digit == _GO_AHEAD else self._judged(link, Stage.DATA, data), answers)
+
+    # ---------------------------------------------------------------------------------------- the text
+
+    async def _hand_over(
+        self, link: Link, mail: Mail, answers: list[tuple[str, Reply]], ahead: Ahead
+    ) -> Verdict:
+        """Write the text and its dot, and the next envelope with them where that is earned."""
+        manner = self._transport.manner(link)
+        octets = self._transport.stuffed(mail.chunks)
+        if len(octets) > _HIGH_WATER:
+            try:
+                await link.dialogue.write(octets, self._at.timeout)
+            except LostError as error:
+                return self._lost(Stage.DATA, str(error))
+            octets = b""
+        following = self._next(link, manner, ahead)
+        commands = _commands(link, following, self._at.notify) if following is not None else []
+        try:
+            link.dialogue.say(b"".join([octets, b".\r\n", *commands]), 1 + len(commands))
+        except LostError as error:
+            return self._lost(Stage.DATA, str(error))
+        self._dotted = True
+        replies = await link.dialogue.hear(1, self._at.dot_timeout)
+        if not replies:
+            if following is not None:
+                self._transport.hung_up()
+            return self._doubt(link.dialogue.lost)
+        link.used += 1
+        link.dirty = False
+        verdict = _partial(self._judged(link, Stage.DOT, replies[0]), answers)
+        self._answer = verdict
+        if following is not None:
+            self._pending = pending = _Pending(link, following, len(commands))
+            if await link.dialogue.hears(len(commands), _TOGETHER_SECONDS):
+                pending.opened = await self._heard(link, following, len(commands))
+                if pending.opened.confused:
+                    self._pending = None
+                    return self._doubt("the server's replies do not fit what it was asked")
+        if replies[0].good:
+            self._transport.worked(
+                link, Manner.AHEAD if following is not None else min(manner, Manner.GROUPED)
+            )
+        return verdict
+
+    def _next(self, link: Link, manner: Manner, ahead: Ahead) -> Mail | None:
+        """Return the mail whose envelope may leave together with this dot, or None."""
+        if manner is not Manner.AHEAD or self._transport.doubtful:
+            return None
+        if link.used + 1 >= self._at.messages_per_connection:
+            return None
+        following = ahead()
+        return following if following is not None and self._unfit(link, following) is None else None
+
+    # ------------------------------------------------------------------------------------- verdicts
+
+    def _judged(self, link: Link, stage: Stage, reply: Reply) -> Verdict:
+        verdict = classify(stage, reply)
+        if (
+            reply.code == _DISCONNECTING
+            or verdict.state is State.IN_DOUBT
+            or reply.digit not in {2, 4, 5}
+            or (reply.good and stage is not Stage.DOT)
+        ):
+            link.abort()
+        return verdict
 
     def _lost(self, stage: Stage, why: str) -> Verdict:
-        where = f"{self._connection.host}:{self._connection.port}"
+        where = f"{self._at.host}:{self._at.port}"
         return Verdict(
             state=State.DEFERRED,
             status=202,
@@ -331,310 +564,71 @@ class SmtpTransport:
             stage=Stage.DOT,
         )
 
-    def _cancelled(self, link: _Link | None) -> Verdict:
-        if link is not None and link.dotted:
-            return self._doubt("the run was stopped")
-        return self._lost(Stage.CONNECT if link is None else Stage.DATA, "the run was stopped")
-
-    # ----------------------------------------------------------------------------- one transaction
-
-    async def _transact(
-        self, link: _Link, envelope: Envelope, content: bytes, before_dot: BeforeDot
-    ) -> Verdict:
-        refusal = self._unfit(link, envelope, content)
-        if refusal is not None:
-            return refusal
-        link.dotted = False
-        timeout = self._connection.timeout
-        stage = Stage.MAIL
-        try:
-            opened = self._opened_at_once if self._groups(link) else self._opened_in_turn
-            refusal, answers = await opened(link, envelope, _mail(link, envelope, content))
-            if refusal is not None:
-                return refusal
-            stage = Stage.DATA
-            await self._permitted(link, before_dot)
-            await link.dialogue.write(_stuffed(content), timeout)
-            link.dotted = True
-            stage = Stage.DOT
-            reply = await link.dialogue.ask(b".\r\n", self._connection.dot_timeout)
-        except _LostError as error:
-            if stage is Stage.DOT:
-                return self._doubt(str(error))
-            return self._lost(stage, str(error))
-        link.used += 1
-        link.dirty = False
-        self._earned = self._earned or reply.digit == 2  # noqa: PLR2004 - success
-        return _partial(self._judged(link, Stage.DOT, reply), answers)
-
-    def _groups(self, link: _Link) -> bool:
-        """Tell whether MAIL, RCPT and DATA may share a write (RFC 2920): offered, and earned by a mail."""
-        return self._earned and "pipelining" in link.extensions and not self._ungrouped
-
-    async def _opened_in_turn(self, link: _Link, envelope: Envelope, mail: bytes) -> _Opened:
-        """Say MAIL, RCPT and DATA one after another.
-
-        Raises:
-            _StaleError: The connection was lost before the server knew anything of this mail.
-        """
-        timeout = self._connection.timeout
-        try:
-            reply = await link.dialogue.ask(mail, timeout)
-        except _LostError as error:
-            raise _StaleError(str(error)) from None
-        link.dirty = True
-        if reply.digit != 2:  # noqa: PLR2004 - success
-            return self._judged(link, Stage.MAIL, reply), []
-        answers: list[tuple[str, Reply]] = []
-        stage = Stage.RCPT
-        try:
-            for recipient in envelope.recipients:
-                reply = await link.dialogue.ask(_rcpt(recipient), timeout)
-                answers.append((recipient, reply))
-            if all(answer.digit != 2 for _, answer in answers):  # noqa: PLR2004 - success
-                return self._judged(link, stage, _worst(answers)), answers
-            stage = Stage.DATA
-            reply = await link.dialogue.ask(b"DATA\r\n", timeout)
-        except _LostError as error:
-            return self._lost(stage, str(error)), answers
-        return (None if reply.digit == 3 else self._judged(link, stage, reply)), answers  # noqa: PLR2004 - go ahead
-
-    async def _opened_at_once(self, link: _Link, envelope: Envelope, mail: bytes) -> _Opened:
-        """Say MAIL, RCPT and DATA in one write, and judge the replies together.
-
-        Where MAIL was not accepted no text goes out on this connection any more: several servers answer
-        the DATA behind it with 354 all the same, and would hand the text to somebody else's recipient.
-
-        Raises:
-            _StaleError: The connection was lost before the server answered anything.
-        """
-        commands = [mail, *map(_rcpt, envelope.recipients), b"DATA\r\n"]
-        link.dirty = True
-        replies, why = await link.dialogue.ask_all(commands, self._connection.timeout)
-        if not replies:
-            # A server that offers pipelining and hangs up on it is not asked for it again.
-            self._ungrouped = True
-            raise _StaleError(why)
-        if replies[0].digit != 2:  # noqa: PLR2004 - success
-            verdict = self._judged(link, Stage.MAIL, replies[0])
-            link.dialogue.abort()
-            return verdict, []
-        answers = list(zip(envelope.recipients, replies[1:], strict=False))
-        if len(replies) < len(commands):
-            closing = next((r for r in replies[1:] if r.code == _DISCONNECTING), None)
-            if closing is not None:
-                return self._judged(link, Stage.RCPT, closing), answers
-            stage = Stage.RCPT if len(answers) < len(envelope.recipients) else Stage.DATA
-            return self._lost(stage, why), answers
-        data = replies[-1]
-        if all(answer.digit != 2 for _, answer in answers):  # noqa: PLR2004 - success
-            if data.digit == 3:  # noqa: PLR2004 - go ahead, for nobody
-                # RFC 2920, 3.1: the client ends the empty mail itself; it has no recipient.
-                await link.dialogue.ask_all([b".\r\n"], self._connection.timeout)
-            return self._judged(link, Stage.RCPT, _worst(answers)), answers
-        return (None if data.digit == 3 else self._judged(link, Stage.DATA, data)), answers  # noqa: PLR2004 - go ahead
-
-    def _unfit(self, link: _Link, envelope: Envelope, content: bytes) -> Verdict | None:
-        """Return why this server cannot take the mail at all, known from what it offers; or None."""
-        limit = link.extensions.get("size", "").strip()
-        if limit.isdigit() and 0 < int(limit) < len(content):
-            cause = f"The mail has {len(content):,} octets; the server takes {int(limit):,}."
-            return _unfit(cause, "Make it smaller: send a link instead of the attachment.")
-        if envelope.smtputf8 and "smtputf8" not in link.extensions:
-            cause = "An address has non-ASCII letters before the @, and the server does not offer SMTPUTF8."
-            return _unfit(cause, "Use the person's ASCII address, or another relay.")
-        return None
-
-    def _judged(self, link: _Link, stage: Stage, reply: Reply) -> Verdict:
-        verdict = classify(stage, reply)
-        if reply.code == _DISCONNECTING or verdict.state is State.IN_DOUBT or reply.digit not in {2, 4, 5}:
-            link.dialogue.abort()
-        if verdict.stops_run:
-            self._fatal = verdict
-        return verdict
-
-    async def _permitted(self, link: _Link, before_dot: BeforeDot) -> None:
-        try:
-            await before_dot()
-        except BaseException:
-            # The server waits for a mail: a dot now would deliver an empty one.
-            link.dialogue.abort()
-            raise
-
-    # ------------------------------------------------------------------------------------ connecting
-
-    async def _connect(self) -> _Link:
-        """Connect, secure and log in.
-
-        Raises:
-            _FatalError: It could not be done; the verdict says whether another try has a chance.
-        """
-        import aiosmtplib
-
-        at = self._connection
-        client: Any = None
-        stage = Stage.CONNECT
-        try:
-            client = aiosmtplib.SMTP(
-                hostname=at.host,
-                port=at.port,
-                timeout=at.timeout,
-                start_tls=False,
-                use_tls=at.security == "tls",
-                tls_context=None if at.security == "plain" else at.tls_context(),
-                local_hostname=at.local_hostname or "[127.0.0.1]",
-            )
-            await client.connect()
-            name = at.local_hostname or _literal(client)
-            await _hello(client, name)
-            if at.security == "starttls":
-                stage = Stage.TLS
-                await self._secure(client)
-                await _hello(client, name)
-            if at.user:
-                stage = Stage.LOGIN
-                await self._login(client)
-        except asyncio.CancelledError:
-            _close(client)
-            raise
-        except _FatalError as error:
-            _close(client)
-            self._note(error.verdict)
-            raise
-        except (aiosmtplib.SMTPException, OSError, MailError, ValueError) as error:
-            _close(client)
-            verdict = self._failed(stage, error)
-            self._note(verdict)
-            raise _FatalError(verdict) from None
-        dialogue = _Dialogue(client.protocol, client.transport)
-        dialogue.take_over()
-        return _Link(client, dialogue)
-
-    def _note(self, verdict: Verdict) -> None:
-        if verdict.stops_run:
-            self._fatal = verdict
-
-    async def _secure(self, client: aiosmtplib.SMTP) -> None:
-        if not client.supports_extension("starttls"):
-            cause = f"{self._connection.host} does not offer STARTTLS, so nothing was sent."
-            raise _FatalError(
-                _tls_verdict(
-                    cause,
-                    "Try smtps:// (port 465). Someone between you and the server may have removed the offer.",
-                )
-            )
-        await client.starttls()
-
-    async def _login(self, client: aiosmtplib.SMTP) -> None:
-        """Log in once, with one mechanism; another only when the server says that this one will not do."""
-        import aiosmtplib
-
-        offered = [m for m in _MECHANISMS if m in client.server_auth_methods]
-        if not offered:
-            cause = f"{self._connection.host} offers no login that is known here, but the connection names a user."
-            names = ", ".join(client.server_auth_methods) or "none"
-            verdict = Verdict(
-                state=State.REFUSED,
-                status=401,
-                reason=cause,
-                fix=f"It offers: {names}. Leave the user out for a server without login.",
-                stops_run=True,
-                stage=Stage.LOGIN,
-            )
-            raise _FatalError(verdict)
-        methods = {"plain": client.auth_plain, "login": client.auth_login, "cram-md5": client.auth_crammd5}
-        for position, name in enumerate(offered):
-            try:
-                await methods[name](self._connection.user, self._password or "")
-            except aiosmtplib.SMTPAuthenticationError as error:
-                last = position == len(offered) - 1
-                if error.code in _ANOTHER_MECHANISM and not last:
-                    continue
-                raise
-            return
-
-    def _failed(self, stage: Stage, error: BaseException) -> Verdict:
-        """Return what a failed connection means."""
-        import aiosmtplib
-
-        tls = _tls_error(error)
-        if tls is not None or (
-            stage is Stage.TLS and not isinstance(error, aiosmtplib.SMTPResponseException)
-        ):
-            return self._tls_failed(tls or error)
-        if isinstance(error, MailError):
-            return Verdict(
-                state=State.REFUSED,
-                status=403,
-                reason=error.cause,
-                fix=error.fix,
-                stops_run=True,
-                stage=stage,
-            )
-        if isinstance(error, aiosmtplib.SMTPResponseException):
-            return classify(stage, Reply(error.code, self._censored(error.message)))
-        text = one_line(self._censored(str(getattr(error, "message", "") or error)))
-        where = f"{self._connection.host}:{self._connection.port}"
-        return Verdict(
-            state=State.DEFERRED,
-            status=202,
-            reason=f"The server {where} cannot be reached: {text}.",
-            fix="Check the server's name and port, and that this machine may reach it.",
-            retry=True,
-            stage=stage,
-        )
-
-    def _tls_failed(self, error: BaseException) -> Verdict:
-        host = self._connection.host
-        if isinstance(error, ssl.SSLCertVerificationError):
-            why = one_line(error.verify_message or str(error))
-            cause = f"The certificate of {host} is not valid: {why}. Nothing was sent."
-            return _tls_verdict(
-                cause,
-                "If it is your own authority's, name its file: ca_file='ca.pem'. Check the host name in the URL.",
-            )
-        cause = f"No secure connection to {host}: {one_line(str(error)) or type(error).__name__}. Nothing was sent."
-        return _tls_verdict(cause, "Check port and scheme: smtp:// is STARTTLS (587), smtps:// is TLS (465).")
-
-    def _censored(self, text: str) -> str:
-        """Return a server's text without the secret, should it echo what it was told."""
-        if not self._password:
-            return text
-        user, password = self._connection.user, self._password
-        forms = [
-            password,
-            *(base64.b64encode(p.encode()).decode() for p in (password, f"\0{user}\0{password}")),
-        ]
-        for form in forms:
-            text = text.replace(form, "•••")
-        return text
-
-
-class _StaleError(Exception):
-    """The connection was lost at MAIL: before the server knew anything of this mail."""
-
 
 # ---------------------------------------------------------------------------------------- pure pieces
 
 
-def _mail(link: _Link, envelope: Envelope, content: bytes) -> bytes:
-    options = ""
-    if "size" in link.extensions:
-        options += f" SIZE={len(content)}"
-    if envelope.smtputf8:
+class _Stuffing:
+    """Joins a mail's chunks with every leading dot doubled (RFC 5321, 4.5.2).
+
+    A chunk that many mails share, such as an attachment, is looked through once.
+    """
+
+    _SHARED = 16 * 1024
+    _MOST = 16
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[bytes, bytes]] = {}
+
+    def __call__(self, chunks: Sequence[bytes]) -> bytes:
+        return b"".join([self._shared(c) if len(c) > self._SHARED else _dotted(c) for c in chunks])
+
+    def _shared(self, chunk: bytes) -> bytes:
+        known = self._known.get(id(chunk))
+        if known is None or known[0] is not chunk:
+            while len(self._known) >= self._MOST:
+                del self._known[next(iter(self._known))]
+            known = self._known[id(chunk)] = (chunk, _dotted(chunk))
+        return known[1]
+
+
+def _dotted(chunk: bytes) -> bytes:
+    # Each chunk begins a line: the one before ended its last.
+    if b"\r\n." in chunk:
+        chunk = chunk.replace(b"\r\n.", b"\r\n..")
+    return b"." + chunk if chunk.startswith(b".") else chunk
+
+
+def _check_form(mail: Mail) -> None:
+    """Refuse what no mail may hold; a bare line end could end the mail early at some servers."""
+    for chunk in mail.chunks:
+        ends = chunk.count(b"\r\n")
+        if (
+            not (chunk.endswith(b"\r\n") and ends == chunk.count(b"\n") == chunk.count(b"\r"))
+            or b"\0" in chunk
+        ):
+            msg = "a mail's lines end in CRLF, the last one too, and it has no NUL"
+            raise ValueError(msg)
+
+
+def _commands(link: Link, mail: Mail, notify: str) -> list[bytes]:
+    """Return MAIL, a RCPT for each recipient, and DATA."""
+    dsn = notify if "dsn" in link.extensions else ""
+    options = f" SIZE={mail.size}" if "size" in link.extensions else ""
+    if mail.smtputf8:
         # Header fields are raw UTF-8 then, which is 8-bit data (RFC 6531, 3.6).
         options += " SMTPUTF8" + (" BODY=8BITMIME" if "8bitmime" in link.extensions else "")
-    return f"MAIL FROM:<{envelope.sender}>{options}\r\n".encode()
+    if dsn:
+        # RFC 3461, 4.3 and 4.4: headers alone come back, under the name that the sender knows.
+        options += f" RET=HDRS ENVID={_xtext(mail.message_id.strip('<>'))}"
+    ask = f" NOTIFY={dsn}" if dsn else ""
+    recipients = [f"RCPT TO:<{r}>{ask}\r\n".encode() for r in mail.recipients]
+    return [f"MAIL FROM:<{mail.sender}>{options}\r\n".encode(), *recipients, b"DATA\r\n"]
 
 
-def _rcpt(recipient: str) -> bytes:
-    return f"RCPT TO:<{recipient}>\r\n".encode()
-
-
-def _stuffed(content: bytes) -> bytes:
-    """Return *content* with every leading dot doubled (RFC 5321, 4.5.2)."""
-    stuffed = content.replace(b"\r\n.", b"\r\n..")
-    return b"." + stuffed if stuffed.startswith(b".") else stuffed
+def _xtext(text: str) -> str:
+    """Return *text* as RFC 3461, 4 wants it in a parameter."""
+    return "".join(c if "!" <= c <= "~" and c not in "+=" else f"+{ord(c):02X}" for c in text)
 
 
 def _worst(answers: list[tuple[str, Reply]]) -> Reply:
@@ -645,8 +639,10 @@ def _worst(answers: list[tuple[str, Reply]]) -> Reply:
 
 def _partial(verdict: Verdict, answers: list[tuple[str, Reply]]) -> Verdict:
     """Return the verdict of a mail that some recipients were refused."""
-    refused = tuple((r, reply.line) for r, reply in answers if reply.digit != 2)  # noqa: PLR2004 - success
-    if not refused or verdict.state is not State.SENT:
+    if verdict.state is not State.SENT:
+        return verdict
+    refused = tuple((r, reply.line) for r, reply in answers if not reply.good)
+    if not refused:
         return verdict
     named = ", ".join(r for r, _ in refused)
     return dataclasses.replace(
@@ -656,45 +652,9 @@ def _partial(verdict: Verdict, answers: list[tuple[str, Reply]]) -> Verdict:
         reason=f"Accepted, but not for {named}: {refused[0][1]}",
         fix="The others have it; do not send it to them again.",
         refused=refused,
+        later=tuple(r for r, reply in answers if too_many(reply)),
     )
 
 
 def _unfit(cause: str, fix: str) -> Verdict:
     return Verdict(state=State.REFUSED, status=400, reason=cause, fix=fix, stage=Stage.MAIL)
-
-
-def _tls_verdict(cause: str, fix: str) -> Verdict:
-    return Verdict(state=State.REFUSED, status=403, reason=cause, fix=fix, stops_run=True, stage=Stage.TLS)
-
-
-def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
-    """Return the TLS failure behind an error, if there is one."""
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _literal(client: aiosmtplib.SMTP) -> str:
-    """Return this end's address as EHLO's argument (RFC 5321, 4.1.3); needs no name service."""
-    address = (client.get_transport_info("sockname") or ("127.0.0.1",))[0]
-    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
-
-
-async def _hello(client: aiosmtplib.SMTP, name: str) -> None:
-    import aiosmtplib
-
-    try:
-        await client.ehlo(hostname=name)
-    except aiosmtplib.SMTPHeloError as error:
-        # RFC 5321, 3.2: a server that does not know EHLO gets HELO.
-        if error.code not in {500, 502, 504}:
-            raise
-        await client.helo(hostname=name)
-
-
-def _close(client: Any) -> None:
-    if client is not None:
-        with contextlib.suppress(Exception):
-            client.close()

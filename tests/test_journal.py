@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import platform
 import sqlite3
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from begun import begun
 from scripted import ACCEPT_DROP, Server
 
 from smtp_notebook import (
@@ -19,7 +21,9 @@ from smtp_notebook import (
     MergeRefusedError,
     PreflightError,
     State,
+    Template,
     mail_merge,
+    schema,
     send,
 )
 from smtp_notebook import journal as journals
@@ -178,7 +182,8 @@ def test_a_partly_accepted_row_goes_to_the_rest_alone(server):
     options = {"cc": "b@example.com; c@example.com"}
     assert merge(server, row, **options)[0].state is State.PARTIAL
     answers.clear()
-    assert merge(server, row, **options)[0].state is State.SENT
+    rest = merge(server, row, **options)[0]
+    assert (rest.state, rest.refused) == (State.PARTIAL, (("c@example.com", "550 5.1.1 no"),))
     assert [m.recipients for m in server.log.mails] == [["a@example.com"], ["b@example.com"]]
     report = merge(server, row, **options)
     assert report.counts == {State.SKIPPED: 1}
@@ -220,8 +225,8 @@ def test_a_lock_of_another_host_is_never_taken_over(server):
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ("UPDATE row SET state='planned' WHERE key='u1@example.com'", "checksum"),
-        ("DELETE FROM row WHERE key='u1@example.com'", "records"),
+        ("UPDATE record SET state='planned' WHERE key='u1@example.com'", "checksum"),
+        ("DELETE FROM record WHERE key='u1@example.com'", "records"),
     ],
 )
 def test_a_damaged_record_stops_the_merge_and_keeps_what_is_good(server, change, word):
@@ -253,15 +258,13 @@ def test_a_newer_journal_is_refused(tmp_path):
 
 def test_no_dot_leaves_when_the_journal_cannot_be_written(server, monkeypatch):
     """F66: the disk is full at the intent."""
-    real = journals.Ledger._flush
+    real = journals.Ledger._commit
 
     def full(self):
-        journal = self._journal
-        journal._db.execute("PRAGMA max_page_count=1")
-        journal._db.execute("PRAGMA query_only=1")
+        self._journal._db.execute("PRAGMA query_only=1")
         real(self)
 
-    monkeypatch.setattr(journals.Ledger, "_flush", full)
+    monkeypatch.setattr(journals.Ledger, "_commit", full)
     monkeypatch.setattr(journals.Ledger, "close", lambda self: self._holder.release())
     with pytest.raises(JournalError, match="cannot be used"):
         merge(server, frame(5))
@@ -343,49 +346,60 @@ def test_a_journal_shows_itself_and_gives_a_report_back(server):
 
 
 def test_on_a_network_file_system_there_is_no_wal(tmp_path, monkeypatch):
-    monkeypatch.setattr(journals, "_on_network", lambda _: True)
+    monkeypatch.setattr(journals, "on_network", lambda _: True)
     journal = Journal(tmp_path / "j")
     assert journal._db.execute("PRAGMA journal_mode").fetchone()[0] == "delete"
 
 
-def test_after_a_power_loss_the_whole_window_is_in_doubt_and_after_a_kill_only_what_was_intended(tmp_path):
-    import asyncio
+@pytest.mark.parametrize(("power", "doubtful"), [(False, 1), (True, 5)])
+def test_after_a_power_loss_the_whole_window_is_in_doubt_and_after_a_kill_only_what_was_intended(
+    tmp_path, monkeypatch, power, doubtful
+):
+    first = begun(Journal(tmp_path / "j"), frame(5))
+    asyncio.run(first.ledger.intend(first.rows[0]))
+    first.die()
+    if power:
+        monkeypatch.setattr(journals, "boot_id", lambda: "another")
+    again = begun(Journal(tmp_path / "j"), frame(5))
+    assert len(again.rows) == 5 - doubtful
+    assert {o.state for o in again.known} == {State.IN_DOUBT}
+    assert len(again.known) == doubtful
+    again.ledger.close()
 
-    from smtp_notebook.connection import Connection
-    from smtp_notebook.merge import Frame, Preflight
-    from smtp_notebook.template import Template
 
-    check = Preflight(
-        Template(LETTER, to="{{ Email }}", from_="me@example.com"), Connection(host="localhost", port=25)
-    )
-    rows = list(check.plan(Frame(frame(5))).rows)
-    for boot, doubtful in ((journals._boot(), 1), ("another", 5)):
-        journal = Journal(tmp_path / boot)
-        ledger = journal.begin("c", scope="s", sender="x", fingerprint="y")
-        ledger.due(rows)
-        ledger._boot = boot
-
-        async def begin(ledger=ledger):
-            await ledger.claim(rows[0])
-            await ledger.intend(rows[0])
-
-        asyncio.run(begin())
-        ledger._holder._file.close()  # as when the process dies
-        journal.close()
-        again = Journal(tmp_path / boot).begin("c", scope="s", sender="x", fingerprint="y")
-        due, known = again.due(rows)
-        assert (len(known), len(due)) == (doubtful, 5 - doubtful)
-        assert {o.state for o in known} == {State.IN_DOUBT}
-        again.close()
+def test_a_journal_of_the_first_form_is_moved_and_knows_who_had_the_mail(server, tmp_path):
+    path = tmp_path / "old.sqlite3"
+    with sqlite3.connect(path) as db:
+        schema.MIGRATIONS[0].apply(db)
+        db.execute("PRAGMA user_version=1")
+        template = Template(LETTER, to="{{ row['Email'] }}", from_="me@example.com")
+        values = (1, "c", "loopback:127.0.0.1", "me@example.com", template.fingerprint, 1, "2026-11-01", 3)
+        db.execute("INSERT INTO campaign VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+        for number, state in enumerate(("sent", "intended", "partial")):
+            to = (
+                [f"u{number}@example.com", "x@example.com"]
+                if state == "partial"
+                else [f"u{number}@example.com"]
+            )
+            refused = [["x@example.com", "450 later"]] if state == "partial" else []
+            outcome = {"state": state.replace("intended", "planned"), "to": to, "status": 200, "row": number}
+            text = json.dumps(outcome | {"refused": refused})
+            record = (1, to[0], 1, state, "run", "boot", b"d" * 32, 1, text, 0)
+            db.execute("INSERT INTO row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", record)
+    db.close()
+    report = merge(server, frame(4), journal=path)
+    assert [o.state for o in report] == [State.SKIPPED, State.IN_DOUBT, State.SKIPPED, State.SENT]
+    assert copies(server) == ["u3@example.com"]
 
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_frame_that_changes_during_the_run_sends_what_was_checked_or_nothing(server, monkeypatch, kept):
     """G14: a mail that was kept goes as checked; one that is rendered again must come out the same."""
-    from smtp_notebook import merge as merges
+    from smtp_notebook import preflight
 
     if not kept:
-        monkeypatch.setattr(merges.Preflight, "_keep", lambda _self, _content: None)
+        monkeypatch.setattr(preflight, "MEMORY_BUDGET", 0)
+        monkeypatch.setattr(preflight, "WINDOW", 1)
     data = frame(5)
 
     def change(_outcome):
@@ -394,5 +408,18 @@ def test_a_frame_that_changes_during_the_run_sends_what_was_checked_or_nothing(s
     via = Connection.from_url(server.url(), max_connections=1)
     report = merge(server, data, via=via, on_outcome=change)
     assert not any(b"999" in mail.content for mail in server.log.mails)
-    assert report.counts == ({State.SENT: 5} if kept else {State.SENT: 1, State.INVALID: 4})
+    assert set(report.counts) <= {State.SENT, State.INVALID}
+    assert len(report) == 5
+    assert len(report.sent) == 5 or not kept
     assert len(server.log.mails) == len(report.sent)
+
+
+def test_a_mail_that_comes_out_differently_the_second_time_is_refused(server, monkeypatch):
+    from smtp_notebook import preflight
+
+    monkeypatch.setattr(preflight, "MEMORY_BUDGET", 0)
+    turns = iter(range(100))
+    report = merge(server, frame(3), "{{ n }} {{ turn() }}", values={"turn": lambda: next(turns)})
+    assert report.counts == {State.INVALID: 3}
+    assert "differs from the one that was checked" in report[0].reason
+    assert server.log.mails == []

@@ -30,7 +30,7 @@ from smtp_notebook import (
     preview,
     send,
 )
-from smtp_notebook.merge import canonical_key, guess_address_column
+from smtp_notebook.frames import canonical_key, guess_address_column
 
 LETTER = "---\nsubject: Hi {{ n }}\n---\nDear **{{ n }}**"
 
@@ -187,9 +187,9 @@ def test_sixty_megabytes_are_refused_before_they_are_sent(sandbox):
 
 
 def test_rows_beyond_the_memory_budget_are_rendered_again_the_same(sandbox, monkeypatch):
-    from smtp_notebook import merge
+    from smtp_notebook import preflight
 
-    monkeypatch.setattr(merge.Preflight, "_keep", lambda _self, _content: None)
+    monkeypatch.setattr(preflight, "MEMORY_BUDGET", 0)
     threads = set()
 
     def noted(value):

@@ -4,24 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass, replace
 
 import pytest
 import trustme
 from scripted import ACCEPT_DROP, DROP, RESET, STALL, Server, server_context
 
 from smtp_notebook import Connection, State
-from smtp_notebook.replies import Envelope, Stage
+from smtp_notebook.replies import Stage
 from smtp_notebook.transport import SmtpTransport
 
 MAIL = b"Subject: x\r\n\r\nhello\r\n.dot\r\n..two\r\n"
 
 
+@dataclass(frozen=True)
+class Letter:
+    """A mail as the transport wants it."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    smtputf8: bool = False
+    chunks: tuple[bytes, ...] = (MAIL,)
+    message_id: str = "<1@example.com>"
+
+    @property
+    def size(self):
+        return sum(map(len, self.chunks))
+
+
 def envelope(*recipients, **more):
-    return Envelope("me@example.com", recipients or ("ann@example.com",), **more)
+    return Letter("me@example.com", recipients or ("ann@example.com",), **more)
+
+
+def _ahead(mails, position, wanted):
+    return {"ahead": lambda: mails[position + 1] if position + 1 < len(mails) else None} if wanted else {}
 
 
 def deliver(
-    server, *envelopes, password=None, scheme="smtp+plain", before_dot=None, content=MAIL, **settings
+    server,
+    *envelopes,
+    password=None,
+    scheme="smtp+plain",
+    before_dot=None,
+    content=MAIL,
+    ahead=False,
+    **settings,
 ):
     """Deliver one mail per envelope, one after another, and return the verdicts."""
     user = settings.pop("user", "")
@@ -35,9 +62,11 @@ def deliver(
 
     async def work():
         transport = SmtpTransport(connection, password)
+        lane = transport.lane()
+        mails = [e if content is MAIL else replace(e, chunks=(content,)) for e in envelopes or (envelope(),)]
         try:
             return [
-                await transport.deliver(e, content, before_dot=permitted) for e in envelopes or (envelope(),)
+                await lane.deliver(mail, permitted, **_ahead(mails, i, ahead)) for i, mail in enumerate(mails)
             ]
         finally:
             await transport.aclose()
@@ -313,7 +342,7 @@ def test_stopping_a_delivery_returns_what_is_known(stage, state):
         async def permitted():
             return None
 
-        task = asyncio.ensure_future(transport.deliver(envelope(), MAIL, before_dot=permitted))
+        task = asyncio.ensure_future(transport.lane().deliver(envelope(), permitted))
         await reached.wait()
         task.cancel()
         verdict = await task
@@ -391,9 +420,7 @@ def test_a_wrong_password_is_one_login_whatever_the_number_of_mails_waiting():
         async def permitted():
             return None
 
-        mails = (
-            transport.deliver(envelope(f"u{i}@example.com"), MAIL, before_dot=permitted) for i in range(20)
-        )
+        mails = (transport.lane().deliver(envelope(f"u{i}@example.com"), permitted) for i in range(20))
         verdicts = await asyncio.gather(*mails)
         await transport.aclose()
         return verdicts

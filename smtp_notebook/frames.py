@@ -1,0 +1,163 @@
+"""What a merge takes as *df*, as rows of cells; and what identifies a row."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from smtp_notebook.outcome import MergeRefusedError, MessageError
+from smtp_notebook.template import is_missing
+
+__all__ = ["ADDRESS_COLUMNS", "Frame", "canonical_key", "guess_address_column", "row_key"]
+
+ADDRESS_COLUMNS = frozenset({"email", "e-mail", "mail", "email address"})
+_EXACT_FLOAT = 2**53
+
+
+class Frame:
+    """What `mail_merge` takes as *df*, as rows of names and cells. Never changed.
+
+    Args:
+        data: A pandas DataFrame, anything that narwhals reads (polars, pyarrow, DuckDB, …), or a
+            list of dicts.
+
+    Raises:
+        MergeRefusedError: Something else, or a frame with two columns of one name.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self._dicts: Sequence[Mapping[Any, Any]] | None = None
+        if isinstance(data, list | tuple):
+            self._dicts = _checked_dicts(data)
+            self.columns = list(dict.fromkeys(str(k) for row in self._dicts for k in row))
+        else:
+            self._table = _narwhals(data)
+            self.columns = [str(c) for c in self._table.columns]
+
+    def __len__(self) -> int:
+        return len(self._dicts) if self._dicts is not None else len(self._table)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield each row; a name that a dict lacks is a missing cell."""
+        if self._dicts is not None:
+            for row in self._dicts:
+                cells = {str(k): v for k, v in row.items()}
+                yield {name: cells.get(name) for name in self.columns}
+            return
+        for cells in self._table.iter_rows():
+            yield dict(zip(self.columns, cells, strict=True))
+
+    def row(self, position: int) -> dict[str, Any]:
+        """Return one row by its position, counted from 0; negative counts from the end."""
+        count = len(self)
+        if not -count <= position < count:
+            cause = f"There is no row {position}: the frame has {count:,} rows."
+            raise MergeRefusedError(cause, "Rows are counted from 0.")
+        position %= count
+        if self._dicts is not None:
+            return next(iter(Frame([self._dicts[position]]).rows()), {}) | {
+                name: self._dicts[position].get(name) for name in self.columns
+            }
+        return dict(
+            zip(self.columns, next(iter(self._table[position : position + 1].iter_rows())), strict=True)
+        )
+
+    def labels(self) -> Sequence[Any]:
+        """Return the frame's own index: one label per row."""
+        index = getattr(self._data, "index", None)
+        if index is not None and not callable(index):
+            return list(index)
+        return range(len(self))
+
+
+def _checked_dicts(data: Sequence[Any]) -> Sequence[Mapping[Any, Any]]:
+    for position, row in enumerate(data):
+        if not isinstance(row, Mapping):
+            cause = f"Row {position} of the list is a {type(row).__name__}, not a dict."
+            raise MergeRefusedError(cause, "Pass a DataFrame or a list of dicts.")
+    return data
+
+
+def _narwhals(data: Any) -> Any:
+    import narwhals as nw
+
+    names = getattr(data, "columns", None)
+    if names is not None and not callable(names):
+        seen: set[str] = set()
+        twice = [str(n) for n in names if str(n) in seen or seen.add(str(n))]  # type: ignore[func-returns-value]  # add() is the point
+        if twice:
+            cause = f"The frame has more than one column called {twice[0]!r}."
+            raise MergeRefusedError(cause, "Rename one: a template could not tell them apart.")
+    try:
+        table = nw.from_native(data)
+    except TypeError:
+        cause = f"A {type(data).__name__} is no frame."
+        raise MergeRefusedError(cause, "Pass a DataFrame or a list of dicts.") from None
+    return table.collect() if isinstance(table, nw.LazyFrame) else table
+
+
+def guess_address_column(columns: Iterable[str]) -> str:
+    """Return the one column that holds the addresses, by its name.
+
+    Raises:
+        MergeRefusedError: None or several are called email, e-mail, mail or email address.
+    """
+    names = list(columns)
+    found = [c for c in names if c.strip().lstrip("\ufeff").casefold() in ADDRESS_COLUMNS]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        cause = f"Several columns could hold the address: {', '.join(map(repr, found))}."
+        raise MergeRefusedError(cause, f"Say which: to='{{{{ {found[0]} }}}}'.")
+    cause = f"No column is called email; there are: {', '.join(map(repr, names[:20])) or 'none'}."
+    raise MergeRefusedError(cause, "Say where to send: to='{{ ColumnName }}' here or in the template's head.")
+
+
+# --------------------------------------------------------------------------------------------- keys
+
+
+def canonical_key(value: object) -> str:
+    """Return the one form of a key: 1, 1.0 and "1" are the same row, as are Salesforce's two ids.
+
+    Raises:
+        MessageError: The cell is missing, empty, a boolean, or a float that cannot be exact.
+    """
+    if is_missing(value) or value == "":
+        cause = "The key is empty."
+        raise MessageError(cause, "Fill the cell, or choose a key column that is never empty.")
+    if type(value).__name__ in {"bool", "bool_"}:
+        cause = f"The key is {value}, which cannot tell rows apart."
+        raise MessageError(cause, "Choose another key column.")
+    if isinstance(value, float | Decimal):
+        if abs(float(value)) > _EXACT_FLOAT:
+            cause = f"The key {value} is a float beyond 2**53, which is not exact."
+            raise MessageError(cause, "Read that column as text (dtype=str).")
+        return str(int(value)) if value == int(value) else str(value)
+    text = str(value).strip()
+    if re.fullmatch(r"-?[0-9]+\.0+", text):
+        return text.partition(".")[0]
+    if re.fullmatch(r"[0-9A-Za-z]{18}", text) and text[15:] == _salesforce_suffix(text[:15]):
+        return text[:15]
+    return text
+
+
+def _salesforce_suffix(identifier: str) -> str:
+    """Return the check characters of a 15-character id: which of each five letters are capitals."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
+    chunks = (identifier[i : i + 5] for i in (0, 5, 10))
+    return "".join(alphabet[sum(1 << i for i, c in enumerate(chunk) if c.isupper())] for chunk in chunks)
+
+
+def row_key(columns: Sequence[str], cells: Mapping[str, Any]) -> str:
+    """Return the key of a row by its key columns; several are joined as JSON.
+
+    Raises:
+        MessageError: A cell cannot be a key; see `canonical_key`.
+    """
+    if len(columns) == 1:
+        return canonical_key(cells[columns[0]])
+    return json.dumps([canonical_key(cells[c]) for c in columns], ensure_ascii=False)

@@ -1,0 +1,117 @@
+"""Who runs a campaign; and the facts about this machine that tell a living holder from a dead one."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import functools
+import hashlib
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+from smtp_notebook.outcome import JournalError, MergeRefusedError
+
+__all__ = ["Holder", "boot_id", "on_network", "stamp"]
+
+_NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "sshfs", "glusterfs", "ceph", "lustre")
+
+
+def stamp() -> str:
+    """Return the moment, in UTC, to the second."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+@functools.cache
+def boot_id() -> str:
+    """Return what changes when this machine starts anew; a clock that was set counts as a new start."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{platform.node()} {round((time.time() - time.monotonic()) / 60)}"
+
+
+def on_network(path: Path) -> bool:
+    """Tell whether *path* lies on a network file system, as far as Linux's mount table says."""
+    try:
+        mounts = [line.split() for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return False
+    under = [m for m in mounts if path.is_relative_to(m[1].replace("\\040", " "))]
+    kind = max(under, key=lambda m: len(m[1]))[2].lower() if under else ""
+    return any(name in kind for name in _NETWORK)
+
+
+class Holder:
+    """Who runs a campaign: a lock on a file beside the journal, which the system drops with the process.
+
+    What the file says (host, boot, process) is for the message, and for a lock of another host: that one
+    is never taken over, because its process cannot be seen from here.
+    """
+
+    def __init__(self, path: Path, campaign: str) -> None:
+        name = hashlib.sha256(campaign.encode()).hexdigest()[:16]
+        self._path = path.with_name(f"{path.name}.{name}.lock")
+        try:
+            self._file = self._path.open("a+", encoding="utf-8")
+        except OSError as error:
+            cause = f"The journal's folder {str(path.parent)!r} cannot be written: {error.strerror}."
+            raise JournalError(cause, "Name another file: journal=….") from None
+        if not _locked(self._file):
+            who = self._read()
+            self._file.close()
+            raise _held(campaign, who, "Wait for it, or interrupt it there.")
+        who = self._read()
+        if who and who.get("host") != platform.node():
+            self._file.close()
+            fix = f"If it is dead, delete {str(self._path)!r}."
+            raise _held(campaign, who, fix)
+        self._write({"host": platform.node(), "boot": boot_id(), "pid": os.getpid(), "since": stamp()})
+
+    def _read(self) -> dict[str, Any]:
+        self._file.seek(0)
+        with contextlib.suppress(ValueError):
+            found = json.loads(self._file.read())
+            return found if isinstance(found, dict) else {}
+        return {}
+
+    def _write(self, who: dict[str, Any]) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+        if who:
+            self._file.write(json.dumps(who))
+        self._file.flush()
+
+    def release(self) -> None:
+        """Let others run the campaign."""
+        if not self._file.closed:
+            self._write({})
+            self._file.close()
+
+
+def _held(campaign: str, who: dict[str, Any], fix: str) -> MergeRefusedError:
+    where = (
+        f"process {who.get('pid', '?')} on {who.get('host', 'an unknown host')} since {who.get('since', '?')}"
+    )
+    return MergeRefusedError(f"The campaign {campaign!r} is being sent already, by {where}.", fix)
+
+
+def _locked(file: Any) -> bool:
+    """Take the lock of an open file without waiting; False when somebody has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,417 @@
+"""Before and while a merge is sent: check every row, then give those that are due, a claimed window at a time.
+
+All of it runs on the calling thread, where figures and database handles belong.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from smtp_notebook.frames import ADDRESS_COLUMNS, Frame, row_key
+from smtp_notebook.journal import WINDOW, Known, decided
+from smtp_notebook.mime import new_message_id, stamp
+from smtp_notebook.outcome import JournalError, MailError, MessageError, Outcome, State
+from smtp_notebook.roll import Roll
+from smtp_notebook.template import is_missing
+
+if TYPE_CHECKING:
+    from smtp_notebook.connection import Connection
+    from smtp_notebook.press import Press, Printed
+    from smtp_notebook.rate import Token
+    from smtp_notebook.roll import Due
+
+__all__ = ["WINDOW", "Claims", "Feed", "Planned", "Preflight", "Single", "checked"]
+
+#: Printed mails are kept up to this many bytes; beyond it a row is printed again when it is sent.
+MEMORY_BUDGET = 32 * 1024 * 1024
+#: One window of claimed rows holds at most this many bytes of mail.
+WINDOW_BYTES = 8 * 1024 * 1024
+#: A part of a mail this large may be shared by many rows.
+_LARGE_PART = 16 * 1024
+#: What a kept mail costs beside its octets.
+_OVERHEAD = 500
+
+
+class Claims(Protocol):
+    """Takes rows, so that no other run sends them; a journal's ledger."""
+
+    def arm(self, rows: Sequence[Planned]) -> list[Outcome]:
+        """Claim rows, durably; an Outcome says that one is not to be sent, and why."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Planned:
+    """One row that is to be sent: its envelope and its mail.
+
+    Attributes:
+        digest: What the mail says, as a hash; a mail that is printed again must have the same.
+        chunks: The mail's octets; empty while they are not needed.
+        size: How many octets they are.
+        accepted: Recipients who have it already, of an earlier transaction.
+        refused: Recipients who were refused for good by an earlier transaction, with the answers.
+        record: The number of its record in the journal; 0 for none.
+        seq: How often that record was written.
+    """
+
+    position: int | None
+    key: str
+    sender: str
+    recipients: tuple[str, ...]
+    digest: bytes
+    smtputf8: bool = False
+    chunks: tuple[bytes, ...] = ()
+    size: int = 0
+    message_id: str = ""
+    date: dt.datetime | None = None
+    warnings: tuple[str, ...] = ()
+    attempts: int = 0
+    began: dt.datetime | None = None
+    seconds: float = 0.0
+    accepted: tuple[str, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+    record: int = 0
+    seq: int = 0
+    last: Outcome | None = None
+    token: Token | None = None
+
+    def fill(self, printed: Printed) -> None:
+        """Put the mail in; Date and Message-ID are those of the first claim (RFC 5322, 3.6.4)."""
+        self.date = self.date or dt.datetime.now(dt.UTC).astimezone()
+        head = stamp(self.message_id, self.date)
+        self.chunks = (head, *printed.chunks)
+        self.size = len(head) + printed.size
+
+    def outcome(self, state: State, **more: Any) -> Outcome:
+        """Return an Outcome of this row."""
+        lost = tuple(address for address, _ in self.refused)
+        known: dict[str, Any] = {
+            "state": state,
+            "key": self.key,
+            "row": self.position,
+            "to": (*self.accepted, *self.recipients, *lost) if self.accepted or lost else self.recipients,
+            "message_id": self.message_id,
+            "attempts": self.attempts,
+            "started": self.began,
+            "seconds": round(self.seconds, 6),
+            "warnings": self.warnings,
+        }
+        return Outcome(**(known | more))
+
+
+def checked(printed: Printed, connection: Connection) -> Printed:
+    """Return a printed mail that the connection's limits allow.
+
+    Raises:
+        MessageError: An address is not allowed, or it is too big.
+    """
+    if connection.allow:
+        for address in printed.recipients:
+            if not connection.allows(address):
+                cause = f"{address} is not among the addresses that this connection allows."
+                raise MessageError(cause, f"It allows: {', '.join(connection.allow)}.")
+    if printed.size > connection.max_message_bytes:
+        cause = (
+            f"The mail is {printed.size / 2**20:,.1f} MB, attachments encoded; "
+            f"the connection takes {connection.max_message_bytes / 2**20:,.0f} MB."
+        )
+        raise MessageError(
+            cause, "Send a link instead, or raise max_message_bytes= if the server takes more."
+        )
+    return printed
+
+
+# ---------------------------------------------------------------------------------------- preflight
+
+
+@dataclass(slots=True)
+class _Kept:
+    """Printed mails inside a memory budget; a part that many share counts once."""
+
+    budget: int
+    mails: dict[int, Printed] = field(default_factory=dict)
+    _used: int = 0
+    _shared: dict[int, bytes] = field(default_factory=dict)
+
+    def keep(self, position: int, printed: Printed) -> None:
+        """Keep a mail where there is room."""
+        fresh = [c for c in printed.chunks if id(c) not in self._shared]
+        cost = _OVERHEAD + sum(map(len, fresh))
+        if self._used + cost <= self.budget:
+            self._used += cost
+            self.mails[position] = printed
+            self._shared.update((id(c), c) for c in fresh if len(c) >= _LARGE_PART)
+
+
+class Preflight:
+    """Prints and checks rows; on the calling thread, where figures and handles belong.
+
+    Args:
+        press: Makes a row's mail.
+        connection: Whose limits count.
+        roll: Takes every row.
+        key: The columns that identify a row; None for the address.
+        earlier: Tells what earlier runs made of a key; None when there were none.
+    """
+
+    def __init__(
+        self,
+        press: Press,
+        connection: Connection,
+        roll: Roll,
+        *,
+        key: tuple[str, ...] | None = None,
+        earlier: Callable[[str], Known | None] | None = None,
+        budget: int | None = None,
+    ) -> None:
+        self.press = press
+        self.roll = roll
+        self.kept = _Kept(MEMORY_BUDGET if budget is None else budget)
+        self.partly: dict[int, Known] = {}
+        self.problems = 0
+        self.due = 0
+        self._connection = connection
+        self._key = key
+        self._earlier = earlier
+
+    def check(self, frame: Frame, limit: int | None = None) -> None:
+        """Check the rows, at most *limit* good ones, and put each into the roll."""
+        for position, cells in enumerate(frame.rows()):
+            if limit is not None and self.due >= limit:
+                break
+            try:
+                self._row(position, cells)
+            except JournalError:
+                raise  # says nothing of this row
+            except MailError as error:
+                self.problems += 1
+                self.roll.add(self._problem(position, cells, error))
+
+    def _row(self, position: int, cells: Mapping[str, Any]) -> None:
+        printed: Printed | None = None
+        if self._key is not None:
+            key = row_key(self._key, cells)
+        elif self._earlier is not None:
+            key = self.press.recipients(cells)[0].casefold()
+        else:
+            printed = self._printed(cells)
+            key = printed.recipients[0].casefold()
+        if (first := self.roll.first(f"key {key}", position)) != position:
+            cause = f"Row {first} has the same key, {key!r}."
+            raise MessageError(
+                cause, "Remove one of them, or name a key column that tells them apart: key=…."
+            )
+        known = self._earlier(key) if self._earlier is not None else None
+        if known is not None and known.state != State.REFUSED:
+            outcome = decided(known, self._recipients(cells), known.digest)
+            if outcome is not None:
+                self.roll.add(outcome.with_(row=position))
+                return
+        printed = printed or self._printed(cells)
+        if known is not None and (outcome := decided(known, printed.recipients, printed.digest)) is not None:
+            self.roll.add(outcome.with_(row=position))
+            return
+        self._add(position, key, printed, known)
+
+    def _printed(self, cells: Mapping[str, Any]) -> Printed:
+        return checked(self.press.print(cells), self._connection)
+
+    def _recipients(self, cells: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return whom a row goes to that will not be sent; () when that is unclear."""
+        try:
+            return self.press.recipients(cells)
+        except MailError:
+            return ()
+
+    def _add(self, position: int, key: str, printed: Printed, known: Known | None) -> None:
+        """Put a row that is due into the roll, and keep its mail where there is room."""
+        warnings = printed.warnings
+        if self._key is not None:
+            warnings = (*warnings, *self._shared_address(printed, position))
+        same = known is not None and known.digest == printed.digest
+        planned = Outcome(
+            state=State.PLANNED, key=key, row=position, to=printed.recipients, warnings=warnings,
+            message_id=known.outcome.message_id if known is not None and same else "",
+        )  # fmt: skip
+        if known is not None and (known.accepted or known.state == State.PARTIAL):
+            self.partly[position] = known
+        record, seq = (known.id, known.seq) if known is not None else (0, 0)
+        self.roll.add(planned, printed.digest, due=True, record=record, seq=seq)
+        self.kept.keep(position, printed)
+        self.due += 1
+
+    def _shared_address(self, printed: Printed, position: int) -> tuple[str, ...]:
+        address = printed.recipients[0]
+        first = self.roll.first(f"to {address.casefold()}", position)
+        if first == position:
+            return ()
+        return (f"row {position} goes to the same address as row {first} ({address})",)
+
+    def _problem(self, position: int, cells: Mapping[str, Any], error: MailError) -> Outcome:
+        key = ""
+        if self._key is not None:
+            key = ", ".join("" if is_missing(cells.get(c)) else str(cells.get(c)) for c in self._key)
+        else:
+            column = next((c for c in cells if c.casefold() in ADDRESS_COLUMNS), None)
+            if column is not None and not is_missing(cells[column]):
+                key = " ".join(str(cells[column]).split())[:80]
+        return Outcome(state=State.INVALID, row=position, key=key, reason=error.cause, fix=error.fix)
+
+
+# --------------------------------------------------------------------------------------------- feed
+
+
+class Feed:
+    """Gives the rows that are due, a claimed window at a time; on the calling thread.
+
+    A row whose mail was not kept is printed again, and must come out as it was checked.
+
+    Args:
+        frame: The rows' cells.
+        preflight: What was checked and kept.
+        claims: Takes rows before they are given.
+        divert: Where every mail goes instead of to its recipients, or "".
+        report: Takes the Outcome of a row that turns out not to be sent.
+    """
+
+    def __init__(
+        self,
+        frame: Frame,
+        preflight: Preflight,
+        claims: Claims,
+        *,
+        divert: str = "",
+        report: Callable[[Outcome], object],
+    ) -> None:
+        self._frame = frame
+        self._check = preflight
+        self._claims = claims
+        self._divert = divert
+        self._report = report
+        self._cells: Iterator[tuple[int, dict[str, Any]]] | None = None
+        self._last = -1
+
+    def window(self) -> list[Planned]:
+        """Return the next rows, claimed; none when there are no more."""
+        rows: list[Planned] = []
+        size = 0
+        while not rows:
+            found = self._check.roll.due(self._last, WINDOW)
+            if not found:
+                return []
+            for due in found:
+                if size > WINDOW_BYTES:
+                    break
+                self._last = due.position
+                row = self._row(due)
+                if row is not None:
+                    rows.append(row)
+                    size += row.size
+            rows = self._claimed(rows)
+        return rows
+
+    def again(self, row: Planned) -> bool:
+        """Claim a row that is to be tried once more, and print it where its mail was let go.
+
+        Returns:
+            Whether it may be tried; otherwise its Outcome has been reported.
+        """
+        if not row.chunks:
+            assert row.position is not None
+            printed = self._print(row.position, row.digest, self._frame.row(row.position))
+            if printed is None:
+                return False
+            row.fill(printed)
+        return bool(self._claimed([row]))
+
+    def _claimed(self, rows: list[Planned]) -> list[Planned]:
+        lost = self._claims.arm(rows) if rows else []
+        for outcome in lost:
+            self._report(outcome)
+        gone = {outcome.row for outcome in lost}
+        return [row for row in rows if row.position not in gone] if gone else rows
+
+    def _row(self, due: Due) -> Planned | None:
+        printed = self._check.kept.mails.pop(due.position, None)
+        if printed is None:
+            printed = self._print(due.position, due.digest, self._next_cells(due.position))
+        if printed is None:
+            return None
+        row = Planned(
+            position=due.position,
+            key=due.key,
+            sender=printed.sender,
+            recipients=(self._divert,) if self._divert else printed.recipients,
+            digest=due.digest,
+            smtputf8=printed.smtputf8,
+            message_id=due.message_id or new_message_id(printed.sender.rpartition("@")[2]),
+            warnings=due.warnings,
+            record=due.record,
+            seq=due.seq,
+        )
+        row.fill(printed)
+        if (known := self._check.partly.get(due.position)) is not None:
+            _continue(row, known)
+            if not row.recipients:
+                reason = "Everyone of it who can be reached has it already."
+                self._report(row.outcome(State.SKIPPED, reason=reason))
+                return None
+        return row
+
+    def _next_cells(self, position: int) -> dict[str, Any]:
+        """Return the cells at *position*, which lies behind those that were asked for before."""
+        if self._cells is None:
+            self._cells = enumerate(self._frame.rows())
+        for place, cells in self._cells:
+            if place == position:
+                return cells
+        return self._frame.row(position)
+
+    def _print(self, position: int, digest: bytes, cells: Mapping[str, Any]) -> Printed | None:
+        """Return the row's mail as it was checked, or report why not."""
+        try:
+            printed = self._check.press.print(cells)
+            if printed.digest != digest:
+                cause = "Rendered again, the mail differs from the one that was checked."
+                raise MessageError(cause, "Make the template's functions return the same each time.")
+        except MailError as error:
+            outcome = Outcome(
+                state=State.INVALID,
+                row=position,
+                key=self._check.roll.key(position),
+                reason=error.cause,
+                fix=error.fix,
+            )
+            self._report(outcome)
+            return None
+        return printed
+
+
+def _continue(row: Planned, known: Known) -> None:
+    """Have a row that some recipients have go to those alone whom a server put off."""
+    had = {a.casefold() for a in known.accepted}
+    lost = {a.casefold(): said for a, said in known.outcome.refused if not said.startswith("4")}
+    meant = {a.casefold() for a in known.outcome.to} - had - lost.keys()
+    row.accepted = tuple(r for r in known.outcome.to if r.casefold() in had)
+    row.refused = tuple((r, lost[r.casefold()]) for r in known.outcome.to if r.casefold() in lost)
+    row.recipients = tuple(r for r in row.recipients if r.casefold() in meant)
+
+
+class Single:
+    """Feeds one mail that is claimed already."""
+
+    def __init__(self, row: Planned, claims: Claims) -> None:
+        self._rows = [row]
+        self._claims = claims
+
+    def window(self) -> list[Planned]:
+        """Return the mail, once."""
+        rows, self._rows = self._rows, []
+        return rows
+
+    def again(self, row: Planned) -> bool:
+        """Claim it for another try."""
+        return not self._claims.arm([row])

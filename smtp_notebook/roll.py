@@ -1,0 +1,175 @@
+"""The rows of one run: one record each, in a private table that goes to disk when it grows.
+
+So a million rows hold no million objects. The table is SQLite's, without a name: it lies in memory while it is
+small, in a temporary file that nobody else can open when it is not, and is gone with the Roll. It holds addresses
+and outcomes, never a text.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from smtp_notebook.outcome import Outcome, State
+from smtp_notebook.records import COLUMNS, DEFINITIONS, Stored, packed, unpacked
+
+__all__ = ["Due", "Roll"]
+
+_BUFFERED = 500
+_CACHE_KIB = 8192
+_SETTERS = ", ".join(f"{c}=?" for c in COLUMNS)
+_DUE = "position, key, digest, record, seq, message_id, recipients, warnings"
+_MARKS = ", ".join("?" * (6 + len(COLUMNS)))
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A row that is to be sent.
+
+    Attributes:
+        record: The number of its record in the journal; 0 for none.
+        seq: How often that record was written.
+        message_id: What an earlier try called the same mail, or "".
+        recipients: Whom it goes to, as written on the wire.
+    """
+
+    position: int
+    key: str
+    digest: bytes
+    record: int
+    seq: int
+    message_id: str
+    recipients: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def _due(found: Sequence[Any]) -> Due:
+    position, key, digest, record, seq, message_id, to, warnings = found
+    listed = tuple(json.loads(warnings)) if warnings else ()
+    return Due(position, key, digest, record, seq, message_id, tuple(to.split("\n")), listed)
+
+
+class Roll:
+    """What is known of each row of a run, by its position. Used from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{_CACHE_KIB}", "temp_store=FILE"):
+            self._db.execute(f"PRAGMA {pragma}")
+        self._db.execute(
+            "CREATE TABLE row (position INTEGER PRIMARY KEY, key TEXT NOT NULL, digest BLOB NOT NULL, "
+            f"record INTEGER NOT NULL, seq INTEGER NOT NULL, due INTEGER NOT NULL, {DEFINITIONS})"
+        )
+        self._db.execute(
+            "CREATE TABLE seen (hash INTEGER PRIMARY KEY, position INTEGER NOT NULL, text TEXT NOT NULL)"
+        )
+        # Nobody reads it from elsewhere, so it is one transaction from the beginning to the end.
+        self._db.execute("BEGIN")
+        self._inserts: list[tuple[Any, ...]] = []
+        self._updates: list[tuple[Any, ...]] = []
+
+    def __repr__(self) -> str:
+        return f"<Roll of {len(self.outcomes())} rows>"
+
+    # ----------------------------------------------------------------------------------------- writing
+
+    def first(self, text: str, position: int) -> int:
+        """Note that the row at *position* has *text*, and return the position of the first one that has it."""
+        number = hash(text)
+        with self._lock:
+            while not self._db.execute(
+                "INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (number, position, text)
+            ).rowcount:
+                found = self._db.execute("SELECT position, text FROM seen WHERE hash=?", (number,)).fetchone()
+                if found[1] == text:
+                    return int(found[0])
+                number += 1  # two texts of one hash
+        return position
+
+    def key(self, position: int) -> str:
+        """Return the key of a row that was added."""
+        found = self._read("SELECT key FROM row WHERE position=?", position)
+        return str(found[0][0]) if found else ""
+
+    def add(
+        self, outcome: Outcome, digest: bytes = b"", *, due: bool = False, record: int = 0, seq: int = 0
+    ) -> None:
+        """Add a row; *due* says that it is to be sent."""
+        with self._lock:
+            self._inserts.append((outcome.row, outcome.key, digest, record, seq, int(due), *packed(outcome)))
+            if len(self._inserts) >= _BUFFERED:
+                self._flush()
+
+    def put(self, outcome: Outcome) -> None:
+        """Write what became of a row."""
+        with self._lock:
+            self._updates.append((*packed(outcome), outcome.row))
+            if len(self._updates) >= _BUFFERED:
+                self._flush()
+
+    def note_records(self, found: Sequence[tuple[int, int, int]]) -> None:
+        """Write the journal's numbers of rows: each with its seq and its position."""
+        with self._lock:
+            self._db.executemany("UPDATE row SET record=?, seq=? WHERE position=?", found)
+
+    def hold_back(self, limit: int, reason: str) -> None:
+        """Have only the first *limit* of the due rows sent; the others stay planned, for this reason."""
+        with self._lock:
+            self._flush()
+            kept = f"SELECT position FROM row WHERE due=1 ORDER BY position LIMIT {limit}"
+            self._db.execute(
+                f"UPDATE row SET due=0, reason=? WHERE due=1 AND position NOT IN ({kept})", (reason,)
+            )
+
+    def explain(self, reason: str) -> None:
+        """Say of every row that is still planned why it was not tried."""
+        with self._lock:
+            self._flush()
+            self._db.execute(
+                "UPDATE row SET reason=? WHERE state=? AND due=1 AND reason=''", (reason, State.PLANNED.value)
+            )
+
+    def _flush(self) -> None:
+        if self._inserts:
+            self._db.executemany(f"INSERT INTO row VALUES ({_MARKS})", self._inserts)
+            self._inserts.clear()
+        if self._updates:
+            self._db.executemany(f"UPDATE row SET {_SETTERS} WHERE position=?", self._updates)
+            self._updates.clear()
+
+    # ----------------------------------------------------------------------------------------- reading
+
+    def _read(self, query: str, *values: Any) -> list[Any]:
+        with self._lock:
+            self._flush()
+            return self._db.execute(query, values).fetchall()
+
+    def due(self, after: int, count: int, condition: str = "") -> list[Due]:
+        """Return the next *count* rows to be sent, behind the position *after*."""
+        query = f"SELECT {_DUE} FROM row WHERE due=1 AND position > ? {condition} ORDER BY position LIMIT ?"
+        return [_due(found) for found in self._read(query, after, count)]
+
+    def unplanned(self, count: int) -> Iterator[list[Due]]:
+        """Yield the rows to be sent that no earlier run put into the journal, *count* at a time."""
+        last = -1
+        while found := self.due(last, count, "AND record=0"):
+            last = found[-1].position
+            yield found
+
+    def count_due(self) -> int:
+        """Return how many rows are to be sent."""
+        return int(self._read("SELECT count(*) FROM row WHERE due=1")[0][0])
+
+    def outcomes(self) -> Stored:
+        """Return every row as an Outcome, in the frame's order."""
+        return Stored(
+            self._read,
+            columns=f"key, position, {', '.join(COLUMNS)}",
+            decode=lambda record: unpacked(record[0], record[1], record[2:]),
+            table="row WHERE 1",
+        )

@@ -1,0 +1,107 @@
+"""The journal's tables, as named steps from an empty file to the present form; and what guards a record.
+
+Each step is applied in one transaction, which also writes its number as the file's ``user_version``. A step never
+changes once a file may have been written by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from smtp_notebook.records import COLUMNS, DEFINITIONS
+
+__all__ = ["FIELDS", "INSERT", "MIGRATIONS", "Migration", "checksum", "key_hash"]
+
+#: A record's columns, in the order in which its checksum takes them.
+FIELDS = ("id", "key", "seq", "run", "boot", "version", "digest", "accepted", "position", *COLUMNS)
+INSERT = f"INSERT INTO record (campaign, hash, {', '.join(FIELDS)}, sum) VALUES ({', '.join('?' * (len(FIELDS) + 3))})"
+
+
+def checksum(values: Sequence[Any]) -> int:
+    """Return the checksum of a record; finds what a disk or an editor changed, guards against nobody."""
+    return zlib.crc32("\x1f".join(map(str, values)).encode("utf-8", "surrogatepass"))
+
+
+def key_hash(key: str) -> int:
+    """Return the number by which a key is looked up: the same in every process, short in the index."""
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step: a name that says what it brings, statements, and what moves the old records."""
+
+    name: str
+    statements: tuple[str, ...]
+    move: Callable[[sqlite3.Connection], None] | None = None
+
+    def apply(self, db: sqlite3.Connection) -> None:
+        """Run the step inside the caller's transaction."""
+        for statement in self.statements:
+            db.execute(statement)
+        if self.move is not None:
+            self.move(db)
+
+
+def _to_plan_order(db: sqlite3.Connection) -> None:
+    """Move the rows of the first form, whose outcomes were JSON, into records."""
+    query = "SELECT campaign, key, seq, state, run, boot, digest, version, outcome FROM row ORDER BY campaign, key"
+    for number, (campaign, key, seq, state, run, boot, digest, version, text) in enumerate(
+        db.execute(query), 1
+    ):
+        found = json.loads(text)
+        columns = [
+            state, "\n".join(found.get("to", ())), found.get("status", 0), found.get("code"),
+            *(found.get(name, "") for name in ("enhanced", "reason", "fix", "message_id")),
+            found.get("attempts", 0), None, found.get("seconds", 0.0),
+            *(json.dumps(found[name], ensure_ascii=False) if found.get(name) else "" for name in ("refused", "warnings")),
+        ]  # fmt: skip
+        # A mail that went to some alone may never go to those again.
+        refused = {address for address, _ in found.get("refused", ())}
+        accepted = "\n".join(a for a in found.get("to", ()) if a not in refused) if state == "partial" else ""
+        values = [number, key, seq, run, boot, version, digest, accepted, found.get("row"), *columns]
+        # A single mail's key has its number behind a #; its copies are found together.
+        hashed = key_hash(key.partition("#")[0] if found.get("row") is None else key)
+        db.execute(INSERT, (campaign, hashed, *values, checksum(values)))
+    db.execute("DROP TABLE row")
+
+
+MIGRATIONS = (
+    Migration(
+        "campaigns and rows",
+        (
+            """CREATE TABLE campaign (
+                id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, scope TEXT NOT NULL, sender TEXT NOT NULL,
+                fingerprint TEXT NOT NULL, version INTEGER NOT NULL, created TEXT NOT NULL,
+                rows INTEGER NOT NULL DEFAULT 0)""",
+            """CREATE TABLE row (
+                campaign INTEGER NOT NULL REFERENCES campaign (id), key TEXT NOT NULL, seq INTEGER NOT NULL,
+                state TEXT NOT NULL, run TEXT NOT NULL, boot TEXT NOT NULL, digest BLOB NOT NULL,
+                version INTEGER NOT NULL, outcome TEXT NOT NULL, sum INTEGER NOT NULL,
+                PRIMARY KEY (campaign, key)) WITHOUT ROWID""",
+            "CREATE INDEX open_rows ON row (campaign, state) WHERE state IN ('armed', 'intended')",
+        ),
+    ),
+    Migration(
+        # The rows of one window lie on few pages, and a key is looked up by a number.
+        "records in the order of the plan",
+        (
+            "ALTER TABLE campaign ADD COLUMN running INTEGER NOT NULL DEFAULT 0",
+            "UPDATE campaign SET running=1",  # nobody noted how its last run ended
+            f"""CREATE TABLE record (
+                id INTEGER PRIMARY KEY, campaign INTEGER NOT NULL REFERENCES campaign (id),
+                hash INTEGER NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL, run TEXT NOT NULL,
+                boot TEXT NOT NULL, version INTEGER NOT NULL, digest BLOB NOT NULL, accepted TEXT NOT NULL,
+                position INTEGER, {DEFINITIONS}, sum INTEGER NOT NULL)""",
+            "CREATE INDEX record_by_key ON record (campaign, hash)",
+        ),
+        _to_plan_order,
+    ),
+)

@@ -1,0 +1,44 @@
+"""A run of a campaign that a test takes step by step, and lets die."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smtp_notebook import Connection, Journal, State, Template
+from smtp_notebook.frames import Frame
+from smtp_notebook.journal import Ledger
+from smtp_notebook.preflight import Feed, Planned, Preflight
+from smtp_notebook.press import Press
+from smtp_notebook.roll import Roll
+
+CONNECTION = Connection(host="localhost", port=25)
+
+
+@dataclass
+class Begun:
+    """A campaign that was opened, planned and, as far as a window reaches, claimed."""
+
+    journal: Journal
+    ledger: Ledger
+    rows: list[Planned]
+    known: list
+
+    def die(self):
+        """End as a killed process does: the system drops its lock, and nothing else happens."""
+        self.ledger._holder._file.close()
+        self.journal.close()
+
+
+def begun(journal, data, campaign="c"):
+    """Begin a run as `mail_merge` does, up to the first claimed window."""
+    ledger = journal.begin(campaign, scope="s", sender="x", fingerprint="y")
+    press = Press(Template("hi {{ Email }}", to="{{ Email }}", from_="me@example.com"), CONNECTION)
+    frame = Frame(data)
+    check = Preflight(press, CONNECTION, Roll(), earlier=None if ledger.empty else ledger.known)
+    check.check(frame)
+    for found in check.roll.unplanned(1000):
+        planned = [Planned(d.position, d.key, "", d.recipients, d.digest) for d in found]
+        ledger.plan(planned)
+        check.roll.note_records([(p.record, p.seq, p.position) for p in planned])
+    known = [o for o in check.roll.outcomes() if o.state is not State.PLANNED]
+    return Begun(journal, ledger, Feed(frame, check, ledger, report=known.append).window(), known)
