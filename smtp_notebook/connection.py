@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 from smtp_notebook.addresses import Address, shortened
 from smtp_notebook.outcome import AddressError, OptionError, SecretError, SettingsError
+from smtp_notebook.rate import parse_rates
 
 __all__ = [
     "Connection",
@@ -198,6 +199,9 @@ class Connection:
         local_hostname: What EHLO says; an address literal by default.
         max_connections: How many are open at once.
         messages_per_connection: After how many mails a connection is replaced.
+        rate: At most how fast, shared by all connections: ``"30/min"``, ``"100 recipients/min"``, or several as
+            ``"30/min, 2000/day"`` or a tuple; windows up to a minute are paced evenly, longer ones are
+            sliding caps; empty for no limit.
         attempts: Transactions per mail before a temporary refusal is final for this run.
         max_message_bytes: The largest mail that is tried, in bytes as encoded; 25 MiB by default.
         redirect_to: Where every mail goes instead of to its recipients, or "".
@@ -219,6 +223,7 @@ class Connection:
     local_hostname: str = ""
     max_connections: int = 4
     messages_per_connection: int = 100
+    rate: str | tuple[str, ...] = ()
     attempts: int = 3
     max_message_bytes: int = 25 * 2**20
     redirect_to: str = ""
@@ -229,6 +234,7 @@ class Connection:
     def __post_init__(self) -> None:
         allow = (self.allow,) if isinstance(self.allow, str) else tuple(self.allow)
         object.__setattr__(self, "allow", tuple(a.strip() for a in allow))
+        object.__setattr__(self, "rate", tuple(map(str, parse_rates(self.rate))))
         _check_host(self.host)
         if self.security not in get_args(Security):
             raise SettingsError(f"security={self.security!r} is none of {', '.join(get_args(Security))}.")
