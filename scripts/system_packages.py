@@ -1,4 +1,4 @@
-"""Install the programs that some tests drive, a browser and a mail server, where that is allowed.
+"""Install the programs that some tests drive (a browser, a mail server, strace) where that is allowed.
 
 As root, or with a sudo that asks nothing, through apt. Elsewhere it says what is missing; the tests that
 need it then say why they are skipped.
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 NEEDED = {
     ("chromium", "chromium-browser", "google-chrome"): ("chromium", "fonts-dejavu-core"),
     ("postfix",): ("postfix",),
+    ("strace",): ("strace",),
 }
 
 

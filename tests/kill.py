@@ -29,7 +29,7 @@ from pathlib import Path
 
 from scripted import ACCEPT_DROP, DROP, Server
 
-from smtp_notebook import Journal, State
+from smtp_notebook import Connection, Journal, State, mail_merge
 
 ROWS = 1000
 CONNECTIONS = 4
@@ -45,15 +45,34 @@ _QUIET = 0.1
 _UNFINISHED = 3
 _CHILD = """
 import sys
-from smtp_notebook import Connection, State, mail_merge
-url, journal, rows = sys.argv[1], sys.argv[2], int(sys.argv[3])
-frame = [{"Email": f"u{i}@example.com", "n": i} for i in range(rows)]
-via = Connection.from_url(url, max_connections=4)
-report = mail_merge(frame, "Hello {{ n }}", subject="Hi {{ n }}", from_="me@example.com", via=via,
-                    campaign="kill", journal=journal, progress=False)
+sys.path.insert(0, sys.argv[4])
+from kill import merge
+from smtp_notebook import State
+report = merge(sys.argv[1], sys.argv[2], int(sys.argv[3]))
 left = {o.state for o in report} - {State.SENT, State.SKIPPED, State.IN_DOUBT}
 sys.exit(3 if left else 0)
 """
+
+
+def child(url, journal, rows):
+    """Return the command of a process that does `merge`; it ends with 3 when rows are left to send."""
+    return [sys.executable, "-c", _CHILD, url, str(journal), str(rows), str(Path(__file__).parent)]
+
+
+def merge(url, journal, rows):
+    """The merge that is killed: so many rows, on several connections."""
+    frame = [{"Email": f"u{i}@example.com", "n": i} for i in range(rows)]
+    via = Connection.from_url(url, max_connections=CONNECTIONS)
+    return mail_merge(
+        frame,
+        "Hello {{ n }}",
+        subject="Hi {{ n }}",
+        from_="me@example.com",
+        via=via,
+        campaign="kill",
+        journal=journal,
+        progress=False,
+    )
 
 
 @dataclass
@@ -186,8 +205,7 @@ def run_seed(seed, rows=ROWS):
     with tempfile.TemporaryDirectory() as folder, Server(killer.hooks()) as server:
         journal = Path(folder) / "journal.sqlite3"
         while True:
-            command = [sys.executable, "-c", _CHILD, server.url(), str(journal), str(rows)]
-            killer.begin(subprocess.Popen(command))
+            killer.begin(subprocess.Popen(child(server.url(), journal, rows)))
             count.runs += 1
             ended = killer.child.wait(120)
             killer.end()
