@@ -31,7 +31,7 @@ check: $(VENV)/.dev ## format, lint, types, floors, spelling; changes nothing
 fix: $(VENV)/.dev ## format, and mend what the linter can
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-test: $(VENV)/.dev ## run the tests; installs a browser where it may
+test: $(VENV)/.dev ## run the tests; installs a browser, Postfix and strace where it may
 	@$(BIN)/python scripts/system_packages.py
 	$(PYTEST) -m "not slow"
 

@@ -1,4 +1,4 @@
-"""Install the browser that some tests drive, where that is allowed.
+"""Install the programs that some tests drive (a browser, a mail server, strace) where that is allowed.
 
 As root, or with a sudo that asks nothing, through apt. Elsewhere it says what is missing; the tests that
 need it then say why they are skipped.
@@ -9,36 +9,39 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 
 #: A program, by any of its names, and the Debian packages that bring it.
-NEEDED = {("chromium", "chromium-browser", "google-chrome"): ("chromium", "fonts-dejavu-core")}
+NEEDED = {
+    ("chromium", "chromium-browser", "google-chrome"): ("chromium", "fonts-dejavu-core"),
+    ("postfix",): ("postfix",),
+    ("strace",): ("strace",),
+}
 
 
 def main() -> None:
     """Install what is missing; never fail."""
-    missing = [p for names, packages in NEEDED.items() if not any(map(shutil.which, names)) for p in packages]
-    if not missing:
+    needs = [packages for names, packages in NEEDED.items() if not any(map(found, names))]
+    if not needs:
         return
-    prefix = _privilege()
+    prefix = privilege()
     if prefix is None or shutil.which("apt-get") is None:
-        print(f"Not installed: {' '.join(missing)} (no root and no sudo without a password, or no apt).")
+        every = " ".join(p for packages in needs for p in packages)
+        print(f"Not installed: {every} (no root and no sudo without a password, or no apt).")
         return
-    print(f"Installing {' '.join(missing)} …", flush=True)
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *missing]):
-        done = subprocess.run(
-            [*prefix, "apt-get", *command],
-            check=False,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        if done.returncode:
-            print(f"apt-get {command[0]} failed; the tests that need {' '.join(missing)} are skipped.")
-            return
+    if _apt(prefix, "update", "-qq"):
+        # What an older list of packages knows may still be had.
+        print("apt-get update failed.")
+    for packages in needs:
+        _install(prefix, packages)
 
 
-def _privilege() -> list[str] | None:
+def found(name: str) -> str | None:
+    """Return a program's path; servers lie where a person's PATH does not look."""
+    return shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+
+
+def privilege() -> list[str] | None:
     """Return what to put before a command to run it as root, or None."""
     if os.geteuid() == 0:
         return []
@@ -48,6 +51,24 @@ def _privilege() -> list[str] | None:
     ):
         return ["sudo", "-n"]
     return None
+
+
+def _install(prefix: Sequence[str], packages: Sequence[str]) -> None:
+    """Install the packages of one need, so that another's failure does not stand in the way."""
+    print(f"Installing {' '.join(packages)} …", flush=True)
+    if _apt(prefix, "install", "-y", "-qq", "--no-install-recommends", *packages):
+        print(f"apt-get install failed; the tests that need {' '.join(packages)} are skipped.")
+
+
+def _apt(prefix: Sequence[str], *words: str) -> int:
+    # Inside the command: sudo drops the caller's environment.
+    frontend = ["env", "DEBIAN_FRONTEND=noninteractive"]
+    return subprocess.run(
+        [*prefix, *frontend, "apt-get", *words],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    ).returncode
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 ``script`` maps a stage to what happens there: ``banner ehlo helo starttls auth mail rcpt data body dot rset quit``.
 What happens is a reply (``"550 5.1.1 no"``), one of ``DROP`` (close), ``RESET`` (RST), ``STALL`` (never
 answer), ``ACCEPT_DROP`` (at dot: keep the mail, close without a reply), or a list of these, one for each time,
-the last for all further times. A function gets the argument and returns one of them or None for the usual.
+the last for all further times. A function gets the argument and returns one of them, an awaitable of one, or
+None for the usual.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import inspect
 import socket
 import ssl
 import struct
@@ -81,10 +83,11 @@ class Server:
 
     # ----------------------------------------------------------------------------------- dialogue
 
-    def _action(self, stage, argument=""):
+    async def _action(self, stage, argument=""):
         planned = self.script.get(stage)
         if callable(planned):
-            return planned(argument)
+            found = planned(argument)
+            return await found if inspect.isawaitable(found) else found
         if isinstance(planned, list):
             count = self._times.get(stage, 0)
             self._times[stage] = count + 1
@@ -103,7 +106,7 @@ class Server:
             writer.transport.abort()
 
     async def _answer(self, writer, stage, usual, argument=""):
-        action = self._action(stage, argument) or usual
+        action = await self._action(stage, argument) or usual
         if action in {DROP, ACCEPT_DROP}:
             await self._end(writer)
         if action == RESET:
@@ -157,7 +160,7 @@ class Server:
                 usual = "354 go ahead" if envelope.recipients or self.careless else "503 5.5.1 no recipients"
                 said = await self._answer(writer, "data", usual)
                 if said.startswith("354"):
-                    if self._action("body") == STALL:
+                    if await self._action("body") == STALL:
                         await asyncio.Event().wait()
                     envelope.content = await self._body(reader)
                     await self._dot(writer, envelope)
@@ -173,7 +176,7 @@ class Server:
         if not envelope.recipients:
             writer.write(b"554 5.5.1 no recipients\r\n")
             return
-        action = self._action("dot", envelope.recipients[0]) or "250 2.0.0 queued"
+        action = await self._action("dot", envelope.recipients[0]) or "250 2.0.0 queued"
         if action == ACCEPT_DROP or action[:1] == "2" or action == STALL + "kept":
             self.log.mails.append(envelope)
         if action == STALL + "kept":

@@ -109,6 +109,9 @@ def test_a_bad_url_is_refused_in_one_sentence(url):
         {"sender": "nobody"},
         {"redirect_to": "a@"},
         {"security": "none"},
+        {"rate": "30"},
+        {"rate": 30},
+        {"rate": "30/fortnight"},
     ],
 )
 def test_a_bad_setting_is_refused(settings):
@@ -192,6 +195,7 @@ def test_a_saved_connection_comes_back_without_its_secret_in_the_file(folder, dr
         "smtp://ann@mail.example.com",
         sender="ann@example.com",
         allow=["example.com"],
+        rate="30 per minute, 2000/day",
         password=lambda: PASSWORD,
     )
     made.save("work")
@@ -255,6 +259,15 @@ def test_the_environments_url_may_hold_a_password():
 )
 def test_allow_compares_whole_domains_in_their_wire_form(allow, address, allowed):
     assert Connection.from_url("smtp://mail.example.com", allow=allow).allows(address) is allowed
+
+
+def test_a_rate_is_kept_as_it_would_be_written():
+    made = Connection.from_url("smtp://mail.example.com", rate="30 / minute, 100 recipients/min")
+    assert made.rate == ("30/min", "100 recipients/min")
+    assert made.with_(timeout=5).rate == made.rate
+    assert made.with_(rate=["2000/day"]).rate == ("2000/day",)
+    assert made.with_(rate="").rate == Connection.from_url("smtp://mail.example.com").rate == ()
+    assert "min" not in repr(made)
 
 
 @pytest.mark.parametrize(

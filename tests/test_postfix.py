@@ -1,0 +1,115 @@
+"""A real mail server: what it took has arrived, once and unchanged, and what it refused is said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from html import unescape
+
+import pandas as pd
+import pytest
+from postfix import running_postfix
+
+from smtp_notebook import Connection, State, mail_merge
+
+ROWS = 2000
+NAMES = ["Zoë Brontë", "Łukasz Żółć", "王小明", "Ann O'Neil", "Jörg Müßig", "<b>Bo & Co</b>"]
+LETTER = """---
+subject: Grüße an {{ Name }}, Nr. {{ n }}
+---
+Dear **{{ Name }}**,
+
+your number is {{ n }} – voilà, [the page](https://example.com/?q={{ Name }}).
+
+.a line that begins with a dot
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running_postfix() as found:
+        yield found
+
+
+@pytest.fixture
+def postfix(server):
+    server.empty()
+    return server
+
+
+def frame(addresses, first=0):
+    numbers = range(first, first + len(addresses))
+    names = [NAMES[n % len(NAMES)] for n in numbers]
+    return pd.DataFrame({"Email": addresses, "Name": names, "n": numbers})
+
+
+def merge(postfix, data, campaign, **settings):
+    via = Connection.from_url(postfix.url, **settings)
+    return mail_merge(
+        data, LETTER, from_="Çelik <me@example.com>", via=via, campaign=campaign, progress=False
+    )
+
+
+def to(mails, address):
+    return [m for m in mails if m["Delivered-To"] == address]
+
+
+def test_it_offers_what_the_transport_makes_use_of(postfix):
+    offers = {"pipelining", "size", "8bitmime", "smtputf8", "dsn", "enhancedstatuscodes"}
+    assert postfix.offers() >= offers
+
+
+def test_two_thousand_mails_arrive_once_each_and_as_they_were_written(postfix):
+    data = frame([f"u{i}@example.test" for i in range(ROWS)])
+    report = merge(postfix, data, "all", max_connections=4)
+    assert report.counts == {State.SENT: ROWS}
+    again = merge(postfix, data, "all", max_connections=4)
+    assert again.counts == {State.SKIPPED: ROWS}
+    mails = postfix.delivered(ROWS)
+    assert Counter(m["Delivered-To"] for m in mails) == dict.fromkeys(data["Email"], 1)
+    known = {o.key: o.message_id for o in report}
+    rows = dict(zip(data["Email"], data.itertuples(), strict=True))
+    for mail in mails:
+        row = rows[mail["Delivered-To"]]
+        assert mail["Subject"] == f"Grüße an {row.Name}, Nr. {row.n}"
+        assert mail["To"] == row.Email
+        assert mail["From"] == "Çelik <me@example.com>"
+        assert mail["Message-ID"] == known[row.Email]
+        text = mail.get_body(("plain",)).get_content()
+        html = mail.get_body(("html",)).get_content()
+        assert f"Dear **{row.Name}**," in text
+        assert f"your number is {row.n} – voilà" in text
+        assert "\n.a line that begins with a dot" in text
+        assert f">{row.Name}</strong>" in unescape(html)
+        assert "<b>Bo" not in html
+        assert f"your number is {row.n} – voilà" in html
+
+
+def test_an_unknown_user_is_refused_and_the_others_get_theirs(postfix):
+    data = frame(["u9001@example.test", "nobody@example.test", "u9002@example.test", "jörg@example.test"], 1)
+    report = merge(postfix, data, "unknown")
+    assert [o.state for o in report] == [State.SENT, State.REFUSED, State.SENT, State.SENT]
+    assert (report[1].status, report[1].code, report[1].enhanced) == (404, 550, "5.1.1")
+    mails = postfix.delivered(3)
+    assert [len(to(mails, a)) for a in data["Email"]] == [1, 0, 1, 1]
+
+
+def test_a_domain_that_is_not_relayed_to_is_refused(postfix):
+    report = merge(postfix, frame(["ann@elsewhere.test", "u9003@example.test"]), "relay")
+    assert [o.state for o in report] == [State.REFUSED, State.SENT]
+    assert report[0].code == 554
+
+
+def test_greylisting_defers_and_the_next_run_sends(postfix):
+    data = frame(["grey1@example.test", "u9004@example.test"])
+    first = merge(postfix, data, "grey", attempts=1)
+    assert [o.state for o in first] == [State.DEFERRED, State.SENT]
+    assert (first[0].code, first[0].enhanced) == (450, "4.7.1")
+    assert merge(postfix, data, "grey").counts == {State.SENT: 1, State.SKIPPED: 1}
+    mails = postfix.delivered(2)
+    assert [len(to(mails, a)) for a in data["Email"]] == [1, 1]
+
+
+def test_greylisting_is_waited_out_within_one_run(postfix):
+    report = merge(postfix, frame(["grey2@example.test"]), "patient")
+    assert (report[0].state, report[0].attempts) == (State.SENT, 2)
+    assert [m["Delivered-To"] for m in postfix.delivered(1)] == ["grey2@example.test"]
