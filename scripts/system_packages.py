@@ -1,7 +1,8 @@
-"""Install the browser that some tests drive, where that is allowed.
+"""Install what apt has to bring, where that is allowed: ``system_packages.py [browser | bench]``.
 
-As root, or with a sudo that asks nothing, through apt. Elsewhere it says what is missing; the tests that
-need it then say why they are skipped.
+The browser that some tests drive, or the servers that the benchmark sends to. As root, or with a sudo that
+asks nothing, through apt. Elsewhere it says what is missing; the tests that need it then say why they are
+skipped, and the benchmark ends.
 """
 
 from __future__ import annotations
@@ -9,14 +10,23 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 
-#: A program, by any of its names, and the Debian packages that bring it.
-NEEDED = {("chromium", "chromium-browser", "google-chrome"): ("chromium", "fonts-dejavu-core")}
+#: For each purpose a program, by any of its names, and the Debian packages that bring it.
+NEEDED = {
+    "browser": {("chromium", "chromium-browser", "google-chrome"): ("chromium", "fonts-dejavu-core")},
+    "bench": {("smtp-sink",): ("postfix",), ("node",): ("nodejs",), ("npm",): ("npm",)},
+}
+#: Postfix's programs are wanted, not a mail server that runs.
+ANSWERS = "postfix postfix/main_mailer_type select No configuration\n"
+_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"  # where a user's PATH does not look
 
 
-def main() -> None:
+def main(purpose: str = "browser") -> None:
     """Install what is missing; never fail."""
-    missing = [p for names, packages in NEEDED.items() if not any(map(shutil.which, names)) for p in packages]
+    missing = [
+        p for names, packages in NEEDED[purpose].items() if not any(map(_found, names)) for p in packages
+    ]
     if not missing:
         return
     prefix = _privilege()
@@ -25,6 +35,8 @@ def main() -> None:
         return
     print(f"Installing {' '.join(missing)} …", flush=True)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    if "postfix" in missing:
+        subprocess.run([*prefix, "debconf-set-selections"], check=False, input=ANSWERS, text=True)
     for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *missing]):
         done = subprocess.run(
             [*prefix, "apt-get", *command],
@@ -34,8 +46,12 @@ def main() -> None:
             stdout=subprocess.DEVNULL,
         )
         if done.returncode:
-            print(f"apt-get {command[0]} failed; the tests that need {' '.join(missing)} are skipped.")
+            print(f"apt-get {command[0]} failed; what needs {' '.join(missing)} is skipped.")
             return
+
+
+def _found(name: str) -> str | None:
+    return shutil.which(name, path=_PATH)
 
 
 def _privilege() -> list[str] | None:
@@ -51,4 +67,4 @@ def _privilege() -> list[str] | None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
