@@ -43,7 +43,7 @@ def check(bench: Bench) -> tuple[Table, int]:
             mails = _caught(bench, sender)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             bench.failed(sender.name, error)
-            rows.append((sender.name, "", "failed", "", ""))
+            rows.append((sender.name, "failed", "", ""))
             continue
         sizes = sorted(len(m) for m in mails)
         faults = sorted({f for m in mails for f in _faults(m)})
@@ -77,8 +77,10 @@ def _faults(raw: bytes) -> list[str]:
     row = _row_of(str(mail["To"]))
     wanted = [str(row[name]) for name in _VALUES]
     found = []
-    if str(mail["Subject"]) != workload.SUBJECT.format_map(row):
+    if not raw.partition(b"\r\n\r\n")[0].isascii():
         found.append("a subject beyond ASCII is not encoded")
+    elif str(mail["Subject"]) != workload.SUBJECT.format_map(row):
+        found.append("values are missing in the subject")
     plain, rich = _part(mail, "plain"), _part(mail, "html")
     if "<p" in plain:
         found.append("the text is the HTML source")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,22 +54,17 @@ class Job:
 def shared_out(rows: list[Row], workers: int, opened: Callable[[], Opened]) -> int:
     """Send *rows* with as many threads as *workers*, each with a sender of its own; return how many went."""
     left = iter(rows)
-    counts: list[int] = []
 
-    def work() -> None:
+    def work() -> int:
         count = 0
         with opened() as send:
             for row in left:  # a list's iterator gives each row to one thread alone
                 send(row)
                 count += 1
-        counts.append(count)
+        return count
 
-    threads = [threading.Thread(target=work) for _ in range(workers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(counts)
+    with ThreadPoolExecutor(workers) as pool:
+        return sum(done.result() for done in [pool.submit(work) for _ in range(workers)])
 
 
 def main(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -170,6 +170,7 @@ class Bench:
         """Run a process that prints one JSON object, and return that; it has so many *seconds*."""
         done = subprocess.run(
             command,
+            cwd=self.folder,  # a merge attaches files of its working folder alone
             env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -203,7 +204,7 @@ def _reason(error: Exception) -> str:
 def say(text: str) -> None:
     """Show what is going on, on one line of a terminal; nothing in a file."""
     if sys.stdout.isatty():
-        width = os.get_terminal_size().columns - 1
+        width = shutil.get_terminal_size().columns - 1
         print(f"\r{text[:width]:<{width}}\r", end="", flush=True)
 
 

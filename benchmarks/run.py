@@ -42,7 +42,9 @@ def main() -> None:
 
 
 def _run(options: argparse.Namespace, folder: Path) -> None:
-    bench = Bench(folder, options.rounds, environment(folder / "home"))
+    # This checkout is measured, whatever is installed.
+    variables = environment(folder / "home") | {"PYTHONPATH": str(ROOT)}
+    bench = Bench(folder, options.rounds, variables)
     sent, size = check(bench)
     print(report.text(sent), flush=True)
     tables = []
