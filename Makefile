@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix test test-all kill cover demo lab binder build clean
+.PHONY: help setup check fix test test-all kill cover bench demo lab binder build clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -44,6 +44,11 @@ kill: $(VENV)/.dev ## kill merges at SEEDS random moments, resume, and count cop
 
 cover: $(VENV)/.dev ## run the tests and say what they do not reach
 	$(PYTEST) -m "not slow" --cov --cov-report=term-missing:skip-covered
+
+bench: $(VENV)/.dev ## compare the speed with peers, on loopback; ARGS=--quick tries it, --full adds a million rows
+	@$(BIN)/python scripts/system_packages.py bench
+	@$(BIN)/python benchmarks/environment.py
+	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 demo: $(VENV)/.demo ## mail 250 leads through real SMTP on loopback, and show the report
 	@$(BIN)/python scripts/demo.py

@@ -25,7 +25,7 @@ def main() -> None:
     wheel = max(target.glob("*.whl"), key=lambda p: p.stat().st_mtime)
     names = zipfile.ZipFile(wheel).namelist()
     missing = [n for n in ("smtp_notebook/py.typed", "smtp_notebook/__init__.py") if n not in names]
-    strays = [n for n in names if n.startswith(("tests/", "scripts/"))]
+    strays = [n for n in names if n.startswith(("tests/", "scripts/", "benchmarks/"))]
     if missing or strays:
         sys.exit(f"The wheel lacks {missing} or holds {strays}.")
     with tempfile.TemporaryDirectory() as folder:

@@ -39,7 +39,7 @@ def test_the_journal_is_synced_a_window_at_a_time(cuts):
 # What was not synced is lost, or torn somewhere, or all there.
 @pytest.mark.parametrize("chance", [0.0, 0.98, 1.0])
 def test_after_a_power_failure_nothing_that_went_is_due_again(cuts, chance, tmp_path, monkeypatch):
-    monkeypatch.setattr(journals, "_boot", lambda: "another boot")
+    monkeypatch.setattr(journals, "boot_id", lambda: "another boot")
     dice = random.Random(1)
     for number, cut in enumerate(cuts):
         folder = tmp_path / str(number)
