@@ -175,6 +175,8 @@ class Server:
         sock = socket.create_server(("127.0.0.1", 0))
         if self.window:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.window)
+            # The client's send buffer grows with the segment size, which on loopback is 64 KB.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
         loop = asyncio.get_running_loop()
 
         def protocol():
