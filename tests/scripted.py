@@ -172,11 +172,14 @@ class Server:
         return self
 
     async def _listen(self):
-        sock = socket.create_server(("127.0.0.1", 0))
+        # asyncio switches Nagle's algorithm off where the protocol is named.
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if self.window:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.window)
             # The client's send buffer grows with the segment size, which on loopback is 64 KB.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        sock.bind(("127.0.0.1", 0))
         loop = asyncio.get_running_loop()
 
         def protocol():
