@@ -19,15 +19,43 @@ nothing else.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import datetime as dt
+import gc
+import io
+import json
+import os
+import platform
 import re
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+import types
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
 import pytest
-from scripted import DROP, KEPT, PIPELINING, PLAIN, RESET, STALL, Server
+from conftest import ROOT
+from scripted import DROP, KEPT, PIPELINING, PLAIN, RESET, SLOWLY, STALL, Server
 
-from smtp_notebook import Connection, State, mail_merge
+from smtp_notebook import (
+    Connection,
+    JournalError,
+    MergeRefusedError,
+    Report,
+    State,
+    amail_merge,
+    mail_merge,
+)
+from smtp_notebook import _sync as sync
+from smtp_notebook import journal as journals
+from smtp_notebook import merge as merges
 from smtp_notebook import transport as transports
 
 ROWS = 7
@@ -462,3 +490,886 @@ def test_the_ways_of_writing_are_what_they_are_called(way, journal):
         assert server.log.ahead >= ROWS - 3, "no envelope left with the dot before it"
     else:
         assert server.log.ahead == 0
+
+
+# ------------------------------------------------------------------------- faults before any mail, F01 to F14
+
+
+def slow(octets):
+    return SLOWLY + octets
+
+
+#: What the first connection meets; the next ones are served.
+BEFORE_MAIL = {
+    "F02 closed before the banner": {"banner": DROP},
+    "F03 no banner": {"banner": STALL},
+    "F05 banner 421": {"banner": "421 4.3.2 busy"},
+    "F06 banner of 100 lines": {"banner": "220-hello\r\n" * 99 + "220 ready"},
+    "F07 banner is no SMTP": {"banner": "HTTP/1.1 400 Bad Request\r\n\r\n" + DROP},
+    "F08 banner octet by octet": {"banner": slow("220 scripted ESMTP\r\n")},
+    "F09 reset in the banner": {"banner": "220 scrip" + RESET},
+    "F09 reset instead of a banner": {"banner": RESET},
+    "F10 drop after EHLO": {"ehlo": DROP},
+    "F10 silence after EHLO": {"ehlo": STALL},
+    "F11 EHLO 502, HELO works": {"ehlo": "502 5.5.1 what?"},
+    "F12 EHLO's last line never comes": {"ehlo": "250-scripted\r\n250-PIPELINING\r\n" + STALL},
+    "F12 EHLO's last line is cut off": {"ehlo": "250-scripted\r\n250-PIPELINING\r\n" + DROP},
+    "F13 banner line of 32 KB": {"banner": f"220 {WIDE}"},
+    "F13 EHLO line of 32 KB": {"ehlo": f"250 {WIDE}"},
+    "F14 a 250 behind the banner": {"banner": "220 hello\r\n250 extra"},
+    "F14 a 250 behind EHLO's reply": {"ehlo": "250-scripted\r\n250 PIPELINING\r\n250 extra"},
+    "F14 three 250s behind EHLO's reply": {"ehlo": "250 scripted" + "\r\n250 extra" * 3},
+}
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+@pytest.mark.parametrize("name", BEFORE_MAIL)
+def test_a_fault_before_any_mail_loses_no_row(name, connections, journal):
+    script = {stage: [action, None] for stage, action in BEFORE_MAIL[name].items()}
+    timeout = SHORT if STALL in str(script) else LONG
+    with Server(script) as server:
+        report = merge(server, frame(), journal, timeout=timeout, max_connections=connections)
+        assert nobody_twice(server) == once(frame()), report.text()
+        assert report.counts == {State.SENT: ROWS}
+        run_until_all_went(server, frame(), journal, timeout=timeout)
+
+
+#: What each connection meets.
+NO_SERVICE = {
+    "F02 closed before the banner": {"banner": DROP},
+    "F03 no banner": {"banner": STALL},
+    "F05 banner 421": {"banner": "421 4.3.2 busy"},
+    "F08 an octet now and then": {"banner": slow("220 " + "x" * 200)},
+    "F09 reset instead of a banner": {"banner": RESET},
+    "F10 drop after EHLO": {"ehlo": DROP},
+    "F10 silence after EHLO": {"ehlo": STALL},
+    "F12 EHLO's last line never comes": {"ehlo": "250-scripted\r\n" + STALL},
+    "F08 EHLO's reply octet by octet": {"ehlo": slow("250 " + "x" * 200)},
+}
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+@pytest.mark.parametrize("name", NO_SERVICE)
+def test_a_server_that_serves_nobody_ends_the_run_in_time_and_every_row_stays(name, connections, journal):
+    with Server(NO_SERVICE[name], pace=SHORT / 4) as server:
+        begun = time.monotonic()
+        report = merge(server, frame(), journal, timeout=SHORT, max_connections=connections)
+        took = time.monotonic() - begun
+        assert set(report.counts) <= {State.PLANNED, State.DEFERRED}
+        assert len(report) == ROWS
+        assert report.notes
+        # Each connection has its timeout and a tenth; a loaded machine gets half a second.
+        assert took <= server.log.connections * SHORT * 1.1 + 0.5
+        run_until_all_went(server, frame(), journal)
+
+
+@pytest.mark.parametrize(
+    ("script", "state"), [({"mail": slow("250 " + "x" * 200)}, State.SENT), ({"dot": slow("250 " + "x" * 200)}, State.IN_DOUBT)],
+    ids=["mail", "dot"],
+)  # fmt: skip
+def test_a_reply_that_comes_octet_by_octet_is_waited_for_as_long_as_was_said(script, state, journal):
+    """F08: the timeout is for the whole reply, not for each octet of it."""
+    script = {stage: [None, action, None] for stage, action in script.items()}
+    with Server(script, pace=SHORT / 4) as server:
+        begun = time.monotonic()
+        report = merge(server, frame(), journal, timeout=SHORT, dot_timeout=SHORT, max_connections=1)
+        assert time.monotonic() - begun <= SHORT * 1.1 + 0.5
+    assert report[1].state is state
+    assert {o.state for o in report if o.row != 1} == {State.SENT}
+    nobody_twice(server)
+
+
+def test_a_server_that_is_not_there_leaves_every_row_for_the_next_run(journal):
+    """F01."""
+    with Server() as server:
+        pass
+    report = merge(server, frame(), journal)
+    assert set(report.counts) <= {State.PLANNED, State.DEFERRED}
+    assert f"127.0.0.1:{server.port}" in report.notes[0]
+    with Server() as server:
+        run_until_all_went(server, frame(), journal)
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+@pytest.mark.parametrize(
+    ("banner", "states"),
+    [
+        ("554 5.3.2 no service here", {State.REFUSED}),
+        ("521 5.3.2 no mail here", {State.REFUSED}),
+        # A port that speaks something else may be a refusal or a server that cannot be reached.
+        ("HTTP/1.1 400 Bad Request\r\n\r\n" + DROP, {State.REFUSED, State.DEFERRED}),
+        ("SSH-2.0-OpenSSH_9.6", {State.REFUSED, State.DEFERRED}),
+    ],
+)
+def test_a_server_that_takes_no_mail_ends_the_run_with_its_own_words(banner, states, connections, journal):
+    """F04, F07: no other row has a better chance; none of them is to blame, so the next run tries them all."""
+    with Server({"banner": banner}) as server:
+        report = merge(server, frame(12), journal, max_connections=connections)
+        assert report.failures
+        assert {o.state for o in report.failures} <= states
+        assert {o.state for o in report} <= states | {State.PLANNED}
+        assert len(report.failures) <= max(3, connections)
+        assert all(o.reason for o in report.failures)
+        assert report.notes
+        assert server.log.connections <= 3 * connections
+        run_until_all_went(server, frame(12), journal)
+
+
+# ------------------------------------------------------------------------------------- login, F24 to F28
+
+LOGIN = ("ann", "right")
+
+
+@pytest.fixture
+def password(monkeypatch):
+    """Set the password that the next merge finds."""
+
+    def set_it(value):
+        monkeypatch.setenv("SMTP_NOTEBOOK_PASSWORD", value)
+
+    set_it("right")
+    return set_it
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+@pytest.mark.parametrize("mechanisms", ["PLAIN LOGIN", "LOGIN PLAIN", "CRAM-MD5 PLAIN LOGIN"])
+def test_a_wrong_password_is_tried_once_in_a_run_and_blames_no_row(
+    mechanisms, connections, journal, password
+):
+    """F24: a second try, with another mechanism or on another connection, is how accounts get locked."""
+    password("wrong")
+    data = frame(12)
+    with Server(login=LOGIN, mechanisms=mechanisms) as server:
+        report = merge(server, data, journal, user="ann", max_connections=connections)
+        assert server.log.logins == 1
+        assert not server.log.mails
+        assert {o.status for o in report.failures} == {401}
+        assert report.counts[State.PLANNED] >= 12 - connections
+        assert "535" in report.notes[0]
+        password("right")
+        run_until_all_went(server, data, journal, user="ann")
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+@pytest.mark.parametrize("action", ["454 4.7.0 temporary", DROP, RESET, "421 4.7.0 closing"])
+def test_a_login_that_fails_for_now_is_tried_again(action, connections, journal, password):
+    """F25, F26."""
+    with Server({"auth": [action, None]}, login=LOGIN) as server:
+        report = merge(server, frame(), journal, user="ann", max_connections=connections)
+        assert report.counts == {State.SENT: ROWS}, report.text()
+        run_until_all_went(server, frame(), journal, user="ann")
+
+
+@pytest.mark.parametrize("action", ["454 4.7.0 temporary", DROP])
+def test_a_login_that_keeps_failing_for_now_ends_the_run_after_a_few_tries(action, journal, password):
+    data = frame(20)
+    with Server({"auth": action}, login=LOGIN) as server:
+        report = merge(server, data, journal, user="ann", max_connections=2)
+        assert set(report.counts) <= {State.PLANNED, State.DEFERRED}
+        assert server.log.logins <= 9
+        run_until_all_went(server, data, journal, user="ann")
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+def test_a_server_without_login_stops_a_merge_that_has_one(connections, journal, password):
+    """F27."""
+    data = frame(12)
+    with Server() as server:
+        report = merge(server, data, journal, user="ann", max_connections=connections)
+        assert server.log.logins == 0
+        assert not any(c.startswith("MAIL") for c in server.log.commands)
+        assert {o.status for o in report.failures} <= {401, 403}
+        assert report.counts[State.PLANNED] >= 12 - connections
+        server.login = LOGIN
+        run_until_all_went(server, data, journal, user="ann")
+
+
+def test_a_server_that_wants_another_login_at_mail_hears_no_second_one(journal, password):
+    """F28, with a login that worked."""
+    with Server({"mail": LOGIN_530}, login=LOGIN) as server:
+        report = merge(server, frame(12), journal, user="ann", max_connections=1)
+        assert server.log.logins == 1
+        assert report.counts == {State.REFUSED: 1, State.PLANNED: 11}
+        run_until_all_went(server, frame(12), journal, user="ann")
+
+
+# -------------------------------------------------------------------------------- doubt and its breaker
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kept", [True, False])
+def test_two_doubts_in_a_row_stop_the_run(kept, way, journal):
+    """A server that takes mail and does not answer would put everybody in doubt."""
+    offers, settings = WAYS[way]
+    script = {"dot": [None, *[KEPT + DROP if kept else DROP] * 100]}
+    with Server(script, offers=offers) as server:
+        report = merge(server, frame(), journal, **settings)
+        assert [o.row for o in report.in_doubt] == [1, 2]
+        assert report.counts[State.PLANNED] == ROWS - 3
+        assert "doubt" in report.notes[0]
+        assert len(server.log.mails) == (3 if kept else 1)
+        server.heal()
+        again = merge(server, frame(), journal, **settings)
+        assert [o.row for o in again.in_doubt] == [1, 2]
+        assert nobody_twice(server) == once(frame()) - (Counter() if kept else once(frame()[1:3]))
+
+
+def test_two_doubts_with_an_answer_between_them_do_not(journal):
+    with Server({"dot": [None, KEPT + DROP, None, KEPT + DROP, None]}) as server:
+        report = merge(server, frame(), journal, max_connections=1)
+        assert report.counts == {State.SENT: ROWS - 2, State.IN_DOUBT: 2}
+        assert nobody_twice(server) == once(frame())
+
+
+def test_a_server_that_never_answers_a_dot_puts_no_more_rows_in_doubt_than_it_has_connections(journal):
+    with Server({"dot": KEPT + DROP}) as server:
+        report = merge(server, frame(40), journal, max_connections=4)
+        assert 2 <= len(report.in_doubt) <= 4
+        assert len(server.log.mails) == len(report.in_doubt)
+        server.heal()
+        again = merge(server, frame(40), journal, max_connections=4)
+        assert len(again.in_doubt) == len(report.in_doubt)
+        assert nobody_twice(server) == once(frame(40))
+
+
+def test_after_a_doubt_one_connection_goes_on_alone_until_it_hears_a_2xx(journal):
+    """The other rows of the pool are held at RCPT until the doubt is there; then one dot at a time may leave.
+
+    The first dot behind the doubt is kept waiting until another one arrives, which must not happen, or for 0.3 s.
+    """
+    events = {}
+    open_dots = []
+    most = []
+
+    def event(name):
+        return events.setdefault(name, asyncio.Event())
+
+    async def rcpt(met):
+        if met != address(0) and not event("answered").is_set():
+            await event("doubt").wait()
+
+    async def dot(met):
+        if met == address(0):
+            event("doubt").set()
+            return KEPT + DROP
+        if event("answered").is_set():
+            return None
+        open_dots.append(met)
+        most.append(len(open_dots))
+        if len(open_dots) > 1:
+            event("another").set()
+        else:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(event("another").wait(), 0.3)
+        event("answered").set()
+        return None
+
+    with Server({"rcpt": rcpt, "dot": dot}) as server:
+        report = merge(server, frame(12), journal, max_connections=4)
+        assert report.counts == {State.SENT: 11, State.IN_DOUBT: 1}
+        assert nobody_twice(server) == once(frame(12))
+    assert max(most) == 1
+
+
+# ------------------------------------------------------------------------- pool, limits, QUIT: F57 to F64
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("action", [DROP, RESET, STALL, "421 4.3.0 closing", "what?"])
+def test_what_becomes_of_quit_changes_no_outcome(action, way, journal):
+    """F57, F58: a QUIT that hangs costs 2 s at most. One that is sent for each mail is not among them."""
+    offers, settings = WAYS[way]
+    if action == STALL:
+        settings = {"max_connections": settings["max_connections"]}
+    with Server({"quit": action}, offers=offers) as server:
+        begun = time.monotonic()
+        report = merge(server, frame(), journal, **settings)
+        assert time.monotonic() - begun < 2.6
+        assert report.counts == {State.SENT: ROWS}
+        run_until_all_went(server, frame(), journal, **settings)
+
+
+@pytest.mark.parametrize("stage", ["rcpt", "data", "dot"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_421_on_one_of_several_connections_leaves_the_others_alone(way, stage, journal):
+    """F60."""
+    offers, settings = WAYS[way]
+    data = frame(12)
+    with Server(at_row(5, **{stage: "421 4.7.0 closing"}), offers=offers) as server:
+        report = merge(server, data, journal, **settings | {"max_connections": 3})
+        assert report.counts == {State.SENT: 12}, report.text()
+        run_until_all_went(server, data, journal, **settings)
+
+
+@pytest.mark.parametrize("allowed", [1, 2])
+@pytest.mark.parametrize("way", ["plain", "ahead"])
+def test_a_pool_shrinks_to_what_the_server_allows_and_charges_no_row(way, allowed, journal):
+    """F61: with one attempt for each row, a charged one would be lost."""
+    offers, _ = WAYS[way]
+    data = frame(30)
+    with Server(offers=offers, most_connections=allowed) as server:
+        report = merge(server, data, journal, max_connections=6, attempts=1)
+        assert report.counts == {State.SENT: 30}, report.text()
+        assert 1 <= server.log.turned_away <= 12
+        run_until_all_went(server, data, journal)
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+@pytest.mark.parametrize(
+    ("said", "attempts"),
+    [
+        ("421 4.7.0 too many messages on this connection", 1),
+        # What could also be about the mail may cost it an attempt, but not all of them on one connection.
+        ("450 4.7.0 too many messages on this connection", 3),
+        ("452 4.5.3 too many messages on this connection", 3),
+    ],
+)
+@pytest.mark.parametrize("way", ["plain", "ahead"])
+def test_a_server_that_takes_so_many_mails_on_a_connection_gets_another_one(way, said, attempts, connections, journal):  # fmt: skip
+    """F62."""
+    offers, _ = WAYS[way]
+    data = frame(10)
+    with Server(offers=offers, most_mails=(3, said)) as server:
+        report = merge(server, data, journal, max_connections=connections, attempts=attempts)
+        assert report.counts == {State.SENT: 10}, report.text()
+        assert server.log.connections >= 4
+        run_until_all_went(server, data, journal)
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("way", ["pipelined", "ahead"])
+def test_a_server_that_stops_offering_pipelining_gets_one_command_at_a_time(way, position, journal):
+    """F63: what one connection earned says nothing to another that does not offer it."""
+    _, settings = WAYS[way]
+    dropped = []
+
+    def drop(met):
+        if met == address(POSITIONS[position]) and not dropped:
+            dropped.append(server.log.grouped)
+            return DROP
+        return None
+
+    greeting = "250-scripted\r\n250 SIZE 1000000"
+    with Server({"rcpt": drop, "ehlo": lambda _: greeting if dropped else None}) as server:
+        report = merge(server, frame(), journal, **settings)
+        assert report.counts == {State.SENT: ROWS}
+        assert [server.log.grouped] == dropped
+        run_until_all_went(server, frame(), journal, **settings)
+
+
+@pytest.mark.parametrize(
+    ("said", "least"),
+    [("450 4.7.1 greylisted", 59), ("451 4.7.1 greylisted", 59), ("454 4.7.28 rate", 0.5), ("451 4.3.0 later", 0.5)],
+)  # fmt: skip
+def test_a_retry_waits_and_greylisting_for_a_minute(said, least, journal, monkeypatch):
+    """F33, F64: the clock is the test's."""
+    asked = []
+
+    async def pause(seconds):
+        asked.append(seconds)
+
+    monkeypatch.setattr(merges, "PAUSE", pause)
+    with Server({"rcpt": [said, None]}) as server:
+        report = merge(server, frame(1), journal)
+    assert report.counts == {State.SENT: 1}
+    assert asked
+    assert sum(asked) >= least
+
+
+# ------------------------------------------------------------------------------ process: F48, F49, F69, F70
+
+_CHILD = """
+import json, sys
+from smtp_notebook import Connection, MergeRefusedError, mail_merge
+ask = json.loads(sys.argv[1])
+try:
+    mail_merge(ask["data"], ask["letter"], to="{{ To | addresses }}", from_="me@example.com", format="text", key="n",
+               campaign="faults", via=Connection.from_url(ask["url"], **ask["settings"]), journal=ask["journal"],
+               progress=False)
+except MergeRefusedError as error:
+    print(error)
+    sys.exit(3)
+"""
+
+
+def child(server, data, journal, code=_CHILD, **settings):
+    """Start a process that runs the merge."""
+    ask = {
+        "url": server.url(),
+        "data": data,
+        "letter": LETTER,
+        "settings": settings,
+        "journal": str(journal),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", code, json.dumps(ask)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+
+
+def ended(process, seconds=30):
+    """Wait for a child and return its exit code and what it printed."""
+    said, _ = process.communicate(timeout=seconds)
+    return process.returncode, said
+
+
+KILLS = [(way, position, True) for way in WAYS for position in POSITIONS] + [
+    (way, "middle", False) for way in WAYS
+]
+
+
+@pytest.mark.parametrize(("way", "position", "kept"), KILLS)
+def test_a_process_killed_between_dot_and_reply_leaves_that_row_in_doubt(way, position, kept, journal):
+    """F48."""
+    row = POSITIONS[position]
+    offers, settings = WAYS[way]
+    started = []
+
+    def kill(met):
+        if met != address(row):
+            return None
+        os.kill(started[0].pid, signal.SIGKILL)
+        started[0].wait()
+        return KEPT + DROP if kept else DROP
+
+    with Server({"dot": kill}, offers=offers) as server:
+        started.append(child(server, frame(), journal, **settings))
+        assert ended(started[0])[0] == -signal.SIGKILL
+        server.heal()
+        again = merge(server, frame(), journal, **settings)
+        doubts = [o.row for o in again.in_doubt]
+        # The answer to the row before may not have been recorded yet when its successor's dot left.
+        assert doubts in ([row], [row - 1, row])
+        assert nobody_twice(server) == once(frame()) - (Counter() if kept else once([frame()[row]]))
+
+
+@pytest.fixture
+def interruptible():
+    """Have SIGINT raise KeyboardInterrupt: a shell's background jobs ignore it from the start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("way", WAYS)
+def test_an_interrupt_between_dot_and_reply_leaves_that_row_in_doubt(way, position, journal, monkeypatch):
+    """F49: what is in flight has its time, then it is given up; nothing goes out behind the person's back."""
+    for module in (merges, sync):
+        monkeypatch.setattr(module, "GRACE", SHORT)
+    row = POSITIONS[position]
+    offers, settings = WAYS[way]
+
+    def interrupt(met):
+        if met != address(row):
+            return None
+        os.kill(os.getpid(), signal.SIGINT)
+        return KEPT + STALL
+
+    with Server({"dot": interrupt}, offers=offers) as server:
+        with pytest.raises(KeyboardInterrupt):
+            merge(server, frame(), journal, dot_timeout=60.0, **settings)
+        assert len(server.log.mails) == row + 1
+        report = Report.last()
+        assert [o.row for o in report.in_doubt] == [row]
+        assert {o.state for o in report[:row]} <= {State.SENT}
+        assert {o.state for o in report[row + 1 :]} <= {State.PLANNED, State.DEFERRED}
+        server.heal()
+        again = merge(server, frame(), journal, **settings)
+        assert [o.row for o in again.in_doubt] == [row]
+        assert nobody_twice(server) == once(frame())
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("position", ["first", "middle"])
+@pytest.mark.parametrize("way", WAYS)
+def test_an_interrupt_between_rows_leaves_the_rest_for_the_next_run_which_counts_them(way, position, journal):
+    """F70."""
+    row = POSITIONS[position]
+    offers, settings = WAYS[way]
+
+    def interrupt(met):
+        if met == address(row):
+            os.kill(os.getpid(), signal.SIGINT)
+        if row_of(met) > row + 1:
+            return STALL  # far enough: a run that goes on is not stopped by anything else
+        return None
+
+    with Server({"dot": interrupt}, offers=offers) as server:
+        with pytest.raises(KeyboardInterrupt):
+            merge(server, frame(), journal, dot_timeout=1.0, **settings)
+        report = Report.last()
+        went = len(nobody_twice(server))
+        assert set(report.counts) <= {State.SENT, State.PLANNED, State.DEFERRED, State.IN_DOUBT}
+        server.heal()
+        again = merge(server, frame(), journal, **settings)
+        doubts = len(report.in_doubt)
+        assert (len(again.skipped), len(again.in_doubt)) == (len(report.sent), doubts)
+        assert len(again.sent) == ROWS - len(report.sent) - doubts
+        assert row + 1 <= went < ROWS
+        assert max(nobody_twice(server).values()) == 1
+
+
+def test_a_campaign_that_another_process_sends_is_refused_and_taken_over_when_that_one_is_dead(journal):
+    """F69."""
+    reached = threading.Event()
+
+    def hold(met):
+        if met != address(2):
+            return None
+        reached.set()
+        return STALL
+
+    with Server({"data": hold}) as server:
+        other = child(server, frame(), journal, max_connections=1)
+        assert reached.wait(20)
+        with pytest.raises(MergeRefusedError, match=f"process {other.pid} on "):
+            merge(server, frame(), journal)
+        assert len(server.log.mails) == 2
+        os.kill(other.pid, signal.SIGKILL)
+        assert ended(other)[0] == -signal.SIGKILL
+        report = run_until_all_went(server, frame(), journal)
+        assert report.counts == {State.SENT: ROWS - 2, State.SKIPPED: 2}
+
+
+def test_two_processes_that_start_together_send_once(journal):
+    """F69: whoever comes second says who is first."""
+    over = threading.Event()
+
+    async def hold(met):
+        if met == address(0):
+            await asyncio.to_thread(over.wait, 20)
+
+    with Server({"data": hold}) as server:
+        both = [child(server, frame(), journal, max_connections=2) for _ in range(2)]
+        with ThreadPoolExecutor(2) as pool:
+            futures = [pool.submit(ended, process) for process in both]
+            first = next(as_completed(futures, 20))
+            over.set()
+            codes = sorted(future.result()[0] for future in futures)
+        assert codes == [0, 3]
+        assert "being sent already" in first.result()[1]
+        assert nobody_twice(server) == once(frame())
+        run_until_all_went(server, frame(), journal)
+
+
+@pytest.mark.parametrize("pid", ["own", "init", "none"])
+def test_a_lock_file_that_names_a_living_process_which_does_not_hold_it_is_taken_over(pid, journal):
+    """F69: a dead run's process number may belong to somebody else by now."""
+    with Server() as server:
+        merge(server, frame(3), journal)
+        (lock,) = journal.parent.glob("*.lock")
+        number = {"own": os.getpid(), "init": 1, "none": 2**22 + 1}[pid]
+        who = {
+            "host": platform.node(),
+            "boot": "another",
+            "pid": number,
+            "since": "2026-01-01T00:00:00+00:00",
+        }
+        lock.write_text(json.dumps(who))
+        run_until_all_went(server, frame(), journal)
+
+
+# ----------------------------------------------------------------------------------- disk: F66, F67, F68
+
+
+@pytest.fixture
+def disk():
+    """Call it to have every write to a file fail; the limit is lifted at the end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full(*, now=True):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 if now else soft, hard))
+
+    yield full
+    full(now=False)
+
+
+def merge_with_full_disk(server, journal, disk, settings):
+    """Run the merge until the journal cannot be written, and make room again."""
+    with contextlib.redirect_stdout(io.StringIO()):  # pytest's own is a file
+        try:
+            with pytest.raises(JournalError):
+                merge(server, frame(), journal, **settings)
+        finally:
+            disk(now=False)
+    return Report.last()
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("way", WAYS)
+def test_without_room_for_the_intent_no_dot_leaves(way, position, journal, disk):
+    """F66: the row is not in doubt; the one before may be, whose answer shares a commit with this intent."""
+    row = POSITIONS[position]
+    offers, settings = WAYS[way]
+
+    def fill(met):
+        if met == address(row):
+            disk()
+
+    with Server({"data": fill}, offers=offers) as server:
+        report = merge_with_full_disk(server, journal, disk, settings)
+        assert len(report) == ROWS
+        assert nobody_twice(server) == once(frame()[:row])
+        assert not server.log.nobodys
+        server.heal()
+        again = merge(server, frame(), journal, **settings)
+        assert {o.row for o in again.in_doubt} <= {row - 1}
+        assert nobody_twice(server) == once(frame())
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("way", WAYS)
+def test_without_room_for_the_answer_the_run_stops_and_the_row_is_in_doubt(way, position, journal, disk):
+    """F67."""
+    row = POSITIONS[position]
+    offers, settings = WAYS[way]
+
+    def fill(met):
+        if met == address(row):
+            disk()
+
+    with Server({"dot": fill}, offers=offers) as server:
+        report = merge_with_full_disk(server, journal, disk, settings)
+        assert len(report) == ROWS
+        assert nobody_twice(server) == once(frame()[: row + 1])
+        server.heal()
+        again = merge(server, frame(), journal, **settings)
+        assert row in {o.row for o in again.in_doubt}
+        assert {o.row for o in again.in_doubt} <= {row - 1, row}
+        assert nobody_twice(server) == once(frame())
+
+
+def cut(share):
+    return lambda octets: octets[: int(len(octets) * share)]
+
+
+#: What a disk may do to the journal's file, and whether that has to be noticed: octets behind the end say nothing.
+TORN = {
+    "a page less": (lambda octets: octets[:-4096], True),
+    "an octet less": (lambda octets: octets[:-1], True),
+    "half of it": (cut(0.5), True),
+    "its head alone": (lambda octets: octets[:100], True),
+    "nothing left": (lambda _: b"", True),
+    "zeros for its last page": (lambda octets: octets[:-4096] + bytes(4096), True),
+    "zeros for all": (lambda octets: bytes(len(octets)), True),
+    "garbage behind it": (lambda octets: octets + b"\xa5" * 5000, False),
+}
+
+
+@pytest.mark.parametrize("name", TORN)
+def test_a_torn_journal_is_noticed_before_anybody_is_mailed_twice(name, journal):
+    """F68."""
+    tear, noticed = TORN[name]
+    with Server() as server:
+        merge(server, frame(5), journal)
+        torn = tear(journal.read_bytes())
+        journal.write_bytes(torn)
+        refused_it = False
+        try:
+            merge(server, frame(), journal)
+        except JournalError as error:
+            refused_it = True
+            assert str(journal) in str(error)
+            assert journal.read_bytes() == torn
+        nobody_twice(server)
+        assert len(server.log.mails) == (5 if refused_it else ROWS)
+        assert refused_it or not noticed
+
+
+def _image(journal):
+    return {
+        p.name: p.read_bytes() for p in journal.parent.iterdir() if not p.name.endswith(("-shm", ".lock"))
+    }
+
+
+@pytest.fixture
+def crashed(journal):
+    """Return the journal's files at the first MAIL, and at the dot of row 5, as a killed process leaves them."""
+    images = []
+
+    def look(met):
+        if met == address(5):
+            images.append(_image(journal))
+
+    with Server({"mail": [None], "rcpt": lambda met: look(address(5)) if met == address(0) else None, "dot": look}) as server:  # fmt: skip
+        merge(server, frame(), journal, max_connections=1)
+    return images
+
+
+@pytest.mark.parametrize("tail", [b"", b"\xa5" * 999, bytes(9000)], ids=["clean", "garbage", "zeros"])
+def test_what_lies_behind_the_last_commit_changes_nothing(tail, crashed, tmp_path):
+    """F68: rows that were answered are skipped, the one whose dot had left is in doubt, the rest goes."""
+    folder = tmp_path / "again"
+    folder.mkdir()
+    for name, octets in crashed[1].items():
+        (folder / name).write_bytes(octets + (tail if name.endswith("-wal") else b""))
+    with Server() as server:
+        report = merge(server, frame(), folder / "journal.sqlite3")
+        assert [o.row for o in report.in_doubt] in ([5], [4, 5])
+        assert copies(server) == once(frame()[6:])
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.6, 0.9, 0.999])
+def test_after_power_loss_a_journal_cut_back_to_its_last_sync_mails_nobody_twice(kept, crashed, tmp_path, monkeypatch):  # fmt: skip
+    """F68: what was not synced may be gone, at any octet; the whole armed window is in doubt then, and listed."""
+    monkeypatch.setattr(journals, "_boot", lambda: "another boot")
+    folder = tmp_path / "again"
+    folder.mkdir()
+    armed, now = crashed
+    for name, octets in now.items():
+        synced = len(armed.get(name, b""))
+        whole = len(octets) if not name.endswith("-wal") else synced + int((len(octets) - synced) * kept)
+        (folder / name).write_bytes(octets[:whole])
+    with Server() as server:
+        report = merge(server, frame(), folder / "journal.sqlite3")
+        assert not once(frame()[:6]) & copies(server)
+        assert {o.row for o in report.in_doubt} | {o.row for o in report.skipped} >= set(range(6))
+
+
+# ------------------------------------------------------------------------------- clock, fork, loops: F71, F72
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("day", [86_400.0, -86_400.0])
+def test_a_clock_that_jumps_by_a_day_changes_nothing(day, way, journal, monkeypatch):
+    """F71: timers are monotonic, and order comes from sequence numbers."""
+    offers, settings = WAYS[way]
+    real = time.time
+    jumps = []
+
+    class Jumping(dt.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return dt.datetime.fromtimestamp(real() + sum(jumps), tz)
+
+    monkeypatch.setattr(time, "time", lambda: real() + sum(jumps))
+    for module in (merges, journals):
+        monkeypatch.setattr(module, "dt", types.SimpleNamespace(**{**vars(dt), "datetime": Jumping}))
+
+    def jump(_met):
+        jumps.append(day)
+
+    with Server({"rcpt": jump, "data": ["451 4.3.0 later", None]}, offers=offers) as server:
+        begun = time.monotonic()
+        report = merge(server, frame(), journal, **settings)
+        assert time.monotonic() - begun < 5
+        assert report.counts == {State.SENT: ROWS}
+        assert all(0 <= o.seconds < 5 for o in report)
+        jumps.append(-5 * day)
+        run_until_all_went(server, frame(), journal, **settings)
+
+
+_FORKING = """
+import json, os, sys
+from smtp_notebook import Connection, mail_merge
+ask = json.loads(sys.argv[1])
+def merge(limit=None):
+    return mail_merge(ask["data"], ask["letter"], to="{{ To | addresses }}", from_="me@example.com", format="text",
+                      key="n", campaign="faults", via=Connection.from_url(ask["url"], **ask["settings"]),
+                      journal=ask["journal"], progress=False, limit=limit)
+merge(3)
+pid = os.fork()
+if not pid:
+    code = 1
+    try:
+        code = 0 if len(merge().sent) == len(ask["data"]) - 3 else 2
+    finally:
+        os._exit(code)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+assert len(merge().skipped) == len(ask["data"])
+"""
+
+
+def test_a_forked_process_goes_on_with_a_loop_of_its_own(journal):
+    """F72: the parent's background loop did not come along."""
+    with Server() as server:
+        assert ended(child(server, frame(), journal, _FORKING, max_connections=2)) == (0, "")
+        assert nobody_twice(server) == once(frame())
+
+
+def amerge(server, data, journal, **settings):
+    """Do what `merge` does, awaited."""
+    return amail_merge(
+        data,
+        LETTER,
+        to="{{ To | addresses }}",
+        from_="me@example.com",
+        format="text",
+        key="n",
+        campaign="faults",
+        via=Connection.from_url(server.url(), **settings),
+        journal=journal,
+        progress=False,
+    )
+
+
+@pytest.mark.parametrize("face", ["awaited", "blocking"])
+def test_a_running_loop_is_no_obstacle(face, journal):
+    """F72: a notebook's cell runs inside one."""
+
+    async def cell(server):
+        return (
+            await amerge(server, frame(), journal) if face == "awaited" else merge(server, frame(), journal)
+        )
+
+    with Server(at_row(3, data="451 4.3.0 later")) as server:
+        assert asyncio.run(cell(server)).counts == {State.SENT: ROWS}
+        run_until_all_went(server, frame(), journal)
+
+
+@pytest.mark.parametrize("stage", ["rcpt", "data", "dot"])
+@pytest.mark.parametrize("position", POSITIONS)
+def test_a_cancelled_merge_keeps_what_it_knows_and_the_rest_goes_later(position, stage, journal, monkeypatch):
+    """F72: a cell that is interrupted cancels what it awaits."""
+    monkeypatch.setattr(merges, "GRACE", SHORT)
+    row = POSITIONS[position]
+
+    async def cell(server):
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(amerge(server, frame(), journal, max_connections=1))
+
+        def cancel(met):
+            if met != address(row):
+                return None
+            loop.call_soon_threadsafe(task.cancel)
+            return KEPT + STALL if stage == "dot" else STALL
+
+        server.script[stage] = cancel
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with Server() as server:
+        asyncio.run(cell(server))
+        expected = [row] if stage == "dot" else []
+        assert [o.row for o in Report.last().in_doubt] == expected
+        assert nobody_twice(server) == once(frame()[: row + len(expected)])
+        server.heal()
+        again = merge(server, frame(), journal)
+        assert [o.row for o in again.in_doubt] == expected
+        assert nobody_twice(server) == once(frame())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize("stage", ["data", "dot"])
+def test_a_loop_closed_in_mid_run_leaves_a_campaign_that_can_be_resumed(stage, journal):
+    """F72: whoever stops and closes a loop gets no report, but the journal knows."""
+    loop = asyncio.new_event_loop()
+
+    def stop(met):
+        if met != address(3):
+            return None
+        loop.call_soon_threadsafe(loop.stop)
+        return KEPT + STALL if stage == "dot" else STALL
+
+    with Server({stage: stop}) as server:
+        with pytest.raises(RuntimeError, match="stopped before"):
+            loop.run_until_complete(amerge(server, frame(), journal, max_connections=1))
+        loop.close()
+        gc.collect()
+        expected = [3] if stage == "dot" else []
+        assert nobody_twice(server) == once(frame()[: 3 + len(expected)])
+        server.heal()
+        again = merge(server, frame(), journal)
+        assert [o.row for o in again.in_doubt] == expected
+        assert nobody_twice(server) == once(frame())
