@@ -46,6 +46,7 @@ from scripted import DROP, KEPT, PIPELINING, PLAIN, RESET, SLOWLY, STALL, Server
 
 from smtp_notebook import (
     Connection,
+    Journal,
     JournalError,
     MergeRefusedError,
     Report,
@@ -53,10 +54,7 @@ from smtp_notebook import (
     amail_merge,
     mail_merge,
 )
-from smtp_notebook import _sync as sync
-from smtp_notebook import journal as journals
 from smtp_notebook import merge as merges
-from smtp_notebook import transport as transports
 
 ROWS = 7
 POSITIONS = {"first": 0, "middle": 4, "last": ROWS - 1}
@@ -138,6 +136,13 @@ def run_until_all_went(server, data, journal, **settings):
     assert set(report.counts) <= {State.SENT, State.SKIPPED}, report.text()
     assert copies(server) == once(data)
     return report
+
+
+def everywhere(monkeypatch, name, value):
+    """Exchange a name of the package in every module that has it: whose it is may change."""
+    for module in [m for n, m in sys.modules.items() if n.partition(".")[0] == "smtp_notebook"]:
+        if name in vars(module):
+            monkeypatch.setattr(module, name, value)
 
 
 @pytest.fixture
@@ -439,7 +444,7 @@ CASES = [
 @pytest.mark.parametrize(("fault", "way", "position"), CASES)
 def test_a_fault_costs_its_own_row_at_most(fault, way, position, journal, monkeypatch):
     """The row that meets it ends as promised; the others are sent once; the next run sends what is left."""
-    monkeypatch.setattr(transports, "_RESET_SECONDS", SHORT, raising=False)
+    everywhere(monkeypatch, "_RESET_SECONDS", SHORT)
     row = POSITIONS[position]
     data = fault.frame(row)
     offers, settings = WAYS[way]
@@ -610,6 +615,7 @@ def test_a_server_that_takes_no_mail_ends_the_run_with_its_own_words(banner, sta
         assert {o.state for o in report} <= states | {State.PLANNED}
         assert len(report.failures) <= max(3, connections)
         assert all(o.reason for o in report.failures)
+        assert all(o.code is None or 200 <= o.code <= 599 for o in report), "a code that no server said"
         assert report.notes
         assert server.log.connections <= 3 * connections
         run_until_all_went(server, frame(12), journal)
@@ -704,14 +710,17 @@ def test_two_doubts_in_a_row_stop_the_run(kept, way, journal):
     script = {"dot": [None, *[KEPT + DROP if kept else DROP] * 100]}
     with Server(script, offers=offers) as server:
         report = merge(server, frame(), journal, **settings)
-        assert [o.row for o in report.in_doubt] == [1, 2]
-        assert report.counts[State.PLANNED] == ROWS - 3
+        first, second = (o.row for o in report.in_doubt)
+        # A row whose envelope was lost with the first doubt may go at once, or behind the next one.
+        assert (first, second) in {(1, 2), (1, 3)}
+        assert {o.state for o in report if o.row not in {0, first, second}} <= {State.PLANNED, State.DEFERRED}
         assert "doubt" in report.notes[0]
         assert len(server.log.mails) == (3 if kept else 1)
         server.heal()
         again = merge(server, frame(), journal, **settings)
-        assert [o.row for o in again.in_doubt] == [1, 2]
-        assert nobody_twice(server) == once(frame()) - (Counter() if kept else once(frame()[1:3]))
+        assert [o.row for o in again.in_doubt] == [first, second]
+        lost = Counter() if kept else once([frame()[first], frame()[second]])
+        assert nobody_twice(server) == once(frame()) - lost
 
 
 def test_two_doubts_with_an_answer_between_them_do_not(journal):
@@ -936,9 +945,8 @@ def test_a_process_killed_between_dot_and_reply_leaves_that_row_in_doubt(way, po
         assert ended(started[0])[0] == -signal.SIGKILL
         server.heal()
         again = merge(server, frame(), journal, **settings)
-        doubts = [o.row for o in again.in_doubt]
-        # The answer to the row before may not have been recorded yet when its successor's dot left.
-        assert doubts in ([row], [row - 1, row])
+        # One connection, one row: the answer to the row before was recorded before this dot left.
+        assert [o.row for o in again.in_doubt] == [row]
         assert nobody_twice(server) == once(frame()) - (Counter() if kept else once([frame()[row]]))
 
 
@@ -955,8 +963,7 @@ def interruptible():
 @pytest.mark.parametrize("way", WAYS)
 def test_an_interrupt_between_dot_and_reply_leaves_that_row_in_doubt(way, position, journal, monkeypatch):
     """F49: what is in flight has its time, then it is given up; nothing goes out behind the person's back."""
-    for module in (merges, sync):
-        monkeypatch.setattr(module, "GRACE", SHORT)
+    everywhere(monkeypatch, "GRACE", SHORT)
     row = POSITIONS[position]
     offers, settings = WAYS[way]
 
@@ -1007,7 +1014,7 @@ def test_an_interrupt_between_rows_leaves_the_rest_for_the_next_run_which_counts
         assert (len(again.skipped), len(again.in_doubt)) == (len(report.sent), doubts)
         assert len(again.sent) == ROWS - len(report.sent) - doubts
         assert row + 1 <= went < ROWS
-        assert max(nobody_twice(server).values()) == 1
+        assert not once(frame()) - nobody_twice(server) - once([frame()[o.row] for o in again.in_doubt])
 
 
 def test_a_campaign_that_another_process_sends_is_refused_and_taken_over_when_that_one_is_dead(journal):
@@ -1035,6 +1042,7 @@ def test_a_campaign_that_another_process_sends_is_refused_and_taken_over_when_th
 def test_two_processes_that_start_together_send_once(journal):
     """F69: whoever comes second says who is first."""
     over = threading.Event()
+    Journal(journal).close()
 
     async def hold(met):
         if met == address(0):
@@ -1051,6 +1059,20 @@ def test_two_processes_that_start_together_send_once(journal):
         assert "being sent already" in first.result()[1]
         assert nobody_twice(server) == once(frame())
         run_until_all_went(server, frame(), journal)
+
+
+def test_a_journal_that_many_make_at_the_same_time_is_everybodys(tmp_path):
+    """F69: two kernels that both mail for the first time on a machine; which of them makes the file is chance."""
+    for attempt in range(10):
+        together = threading.Barrier(4)
+
+        def make(path=tmp_path / f"{attempt}.sqlite3", together=together):
+            together.wait(10)
+            Journal(path).close()
+
+        with ThreadPoolExecutor(4) as pool:
+            for made in [pool.submit(make) for _ in range(4)]:
+                made.result(20)
 
 
 @pytest.mark.parametrize("pid", ["own", "init", "none"])
@@ -1135,8 +1157,7 @@ def test_without_room_for_the_answer_the_run_stops_and_the_row_is_in_doubt(way, 
         assert nobody_twice(server) == once(frame()[: row + 1])
         server.heal()
         again = merge(server, frame(), journal, **settings)
-        assert row in {o.row for o in again.in_doubt}
-        assert {o.row for o in again.in_doubt} <= {row - 1, row}
+        assert [o.row for o in again.in_doubt] == [row]
         assert nobody_twice(server) == once(frame())
 
 
@@ -1147,7 +1168,8 @@ def cut(share):
 #: What a disk may do to the journal's file, and whether that has to be noticed: octets behind the end say nothing.
 TORN = {
     "a page less": (lambda octets: octets[:-4096], True),
-    "an octet less": (lambda octets: octets[:-1], True),
+    # An octet that was 0 anyway; every record is checked all the same.
+    "an octet less": (lambda octets: octets[:-1], False),
     "half of it": (cut(0.5), True),
     "its head alone": (lambda octets: octets[:100], True),
     "nothing left": (lambda _: b"", True),
@@ -1185,14 +1207,14 @@ def _image(journal):
 
 @pytest.fixture
 def crashed(journal):
-    """Return the journal's files at the first MAIL, and at the dot of row 5, as a killed process leaves them."""
+    """Return the journal's files at the first RCPT, and at the dot of row 5, as a killed process leaves them."""
     images = []
 
     def look(met):
-        if met == address(5):
+        if met == address(len(images) * 5):
             images.append(_image(journal))
 
-    with Server({"mail": [None], "rcpt": lambda met: look(address(5)) if met == address(0) else None, "dot": look}) as server:  # fmt: skip
+    with Server({"rcpt": lambda met: None if images else look(met), "dot": look}) as server:
         merge(server, frame(), journal, max_connections=1)
     return images
 
@@ -1206,14 +1228,14 @@ def test_what_lies_behind_the_last_commit_changes_nothing(tail, crashed, tmp_pat
         (folder / name).write_bytes(octets + (tail if name.endswith("-wal") else b""))
     with Server() as server:
         report = merge(server, frame(), folder / "journal.sqlite3")
-        assert [o.row for o in report.in_doubt] in ([5], [4, 5])
+        assert [o.row for o in report.in_doubt] == [5]
         assert copies(server) == once(frame()[6:])
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.6, 0.9, 0.999])
 def test_after_power_loss_a_journal_cut_back_to_its_last_sync_mails_nobody_twice(kept, crashed, tmp_path, monkeypatch):  # fmt: skip
     """F68: what was not synced may be gone, at any octet; the whole armed window is in doubt then, and listed."""
-    monkeypatch.setattr(journals, "_boot", lambda: "another boot")
+    everywhere(monkeypatch, "_boot", lambda: "another boot")
     folder = tmp_path / "again"
     folder.mkdir()
     armed, now = crashed
@@ -1244,8 +1266,7 @@ def test_a_clock_that_jumps_by_a_day_changes_nothing(day, way, journal, monkeypa
             return dt.datetime.fromtimestamp(real() + sum(jumps), tz)
 
     monkeypatch.setattr(time, "time", lambda: real() + sum(jumps))
-    for module in (merges, journals):
-        monkeypatch.setattr(module, "dt", types.SimpleNamespace(**{**vars(dt), "datetime": Jumping}))
+    everywhere(monkeypatch, "dt", types.SimpleNamespace(**vars(dt) | {"datetime": Jumping}))
 
     def jump(_met):
         jumps.append(day)
@@ -1322,7 +1343,7 @@ def test_a_running_loop_is_no_obstacle(face, journal):
 @pytest.mark.parametrize("position", POSITIONS)
 def test_a_cancelled_merge_keeps_what_it_knows_and_the_rest_goes_later(position, stage, journal, monkeypatch):
     """F72: a cell that is interrupted cancels what it awaits."""
-    monkeypatch.setattr(merges, "GRACE", SHORT)
+    everywhere(monkeypatch, "GRACE", SHORT)
     row = POSITIONS[position]
 
     async def cell(server):
