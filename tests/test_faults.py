@@ -32,6 +32,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -39,6 +40,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -146,8 +148,11 @@ def everywhere(monkeypatch, name, value):
 
 
 @pytest.fixture
-def journal(tmp_path):
-    return tmp_path / "journal.sqlite3"
+def journal():
+    """Return where the journal goes: into memory where there is such a place, because hundreds of merges sync."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None, prefix="faults-") as folder:
+        yield Path(folder) / "journal.sqlite3"
 
 
 # --------------------------------------------------------------------------------- faults of one mail
@@ -1235,7 +1240,8 @@ def test_what_lies_behind_the_last_commit_changes_nothing(tail, crashed, tmp_pat
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.6, 0.9, 0.999])
 def test_after_power_loss_a_journal_cut_back_to_its_last_sync_mails_nobody_twice(kept, crashed, tmp_path, monkeypatch):  # fmt: skip
     """F68: what was not synced may be gone, at any octet; the whole armed window is in doubt then, and listed."""
-    everywhere(monkeypatch, "_boot", lambda: "another boot")
+    for name in ("_boot", "boot_id"):
+        everywhere(monkeypatch, name, lambda: "another boot")
     folder = tmp_path / "again"
     folder.mkdir()
     armed, now = crashed
@@ -1260,7 +1266,11 @@ def test_a_clock_that_jumps_by_a_day_changes_nothing(day, way, journal, monkeypa
     real = time.time
     jumps = []
 
-    class Jumping(dt.datetime):
+    class AnyDate(type):
+        def __instancecheck__(cls, value):
+            return isinstance(value, dt.datetime)
+
+    class Jumping(dt.datetime, metaclass=AnyDate):
         @classmethod
         def now(cls, tz=None):
             return dt.datetime.fromtimestamp(real() + sum(jumps), tz)
