@@ -3,8 +3,16 @@
 ``script`` maps a stage to what happens there: ``banner ehlo helo starttls auth mail rcpt data body dot rset quit``.
 What happens is a reply (``"550 5.1.1 no"``), one of ``DROP`` (close), ``RESET`` (RST), ``STALL`` (never
 answer), ``ACCEPT_DROP`` (at dot: keep the mail, close without a reply), or a list of these, one for each time,
-the last for all further times. A function gets the argument and returns one of them, an awaitable of one, or
+the last for all further times. A function gets what was `Met` and returns one of them, an awaitable of one, or
 None for the usual.
+
+Two more forms: text before ``DROP``, ``RESET`` or ``STALL`` leaves octet for octet first (``"2" + DROP``), and
+``SLOWLY`` before a reply sends each octet by itself, ``pace`` seconds apart. At dot, ``KEPT`` before anything
+keeps the mail, whatever the client hears.
+
+Otherwise it is a server as RFC 5321 and RFC 2920 want one: it takes any segmentation, a body with its dot and the
+next mail's commands in one segment too, and a MAIL inside a transaction is refused and changes nothing. A
+*careless* one takes RCPT and DATA without asking whether MAIL or any RCPT was accepted.
 """
 
 from __future__ import annotations
@@ -12,43 +20,146 @@ from __future__ import annotations
 import asyncio
 import base64
 import inspect
+import re
 import socket
 import ssl
 import struct
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 
-DROP, RESET, STALL, ACCEPT_DROP = "<drop>", "<reset>", "<stall>", "<accept, drop>"
+DROP, RESET, STALL, KEPT, SLOWLY = "<drop>", "<reset>", "<stall>", "<kept>", "<slowly>"
+ACCEPT_DROP = KEPT + DROP
+_ENDINGS = (DROP, RESET, STALL)
+PIPELINING = ("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 100000000", "ENHANCEDSTATUSCODES")
+PLAIN = PIPELINING[1:]
+
+
+class Met(str):
+    """What a function of the script gets: the command's argument, and where it stands.
+
+    At ``mail`` and ``rcpt`` it is the argument, at ``data``, ``body`` and ``dot`` the first recipient.
+
+    Attributes:
+        connection: Which connection it is, counted from 1.
+        mail: Which mail of that connection it is about, counted from 1.
+        grouped: Whether more commands had arrived behind this one before it was answered.
+    """
+
+    __slots__ = ("connection", "grouped", "mail")
+
+    def __new__(cls, text="", *, connection=0, mail=0, grouped=False):
+        """Return the argument with its place."""
+        met = super().__new__(cls, text)
+        met.connection, met.mail, met.grouped = connection, mail, grouped
+        return met
 
 
 @dataclass
 class Mail:
+    """A mail that was handed over: ``ahead`` tells that the next MAIL was here before the dot was answered."""
+
     sender: str
     recipients: list[str]
     content: bytes
+    ahead: bool = False
+    connection: int = 0
 
 
 @dataclass
 class Log:
+    """What arrived.
+
+    Attributes:
+        mails: What was kept.
+        nobodys: Texts that came to a dot without a recipient.
+        texts: The first recipient of each text of which a line arrived.
+        reads: The octets of each read, with the number of their connection.
+        grouped: How many MAILs had further commands in their read.
+        ahead: How many dots had the next MAIL behind them before they were answered.
+        turned_away: How many connections were one too many.
+    """
+
     commands: list[str] = field(default_factory=list)
     mails: list[Mail] = field(default_factory=list)
+    nobodys: list[Mail] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    reads: list[tuple[int, bytes]] = field(default_factory=list)
     connections: int = 0
     logins: int = 0
+    grouped: int = 0
+    ahead: int = 0
+    turned_away: int = 0
     plain_octets: bytes = b""
 
 
+class _Reader(asyncio.StreamReader):
+    """A reader that notes what came in one piece, and tells whether there is more."""
+
+    def __init__(self, log, limit):
+        super().__init__(limit=limit)
+        self._log = log
+        self.number = 0
+
+    def feed_data(self, data):
+        self._log.reads.append((self.number, bytes(data)))
+        super().feed_data(data)
+
+    @property
+    def more(self):
+        return bytes(self._buffer)
+
+
+class _Place:
+    """One connection: its number, its transaction, and how many there were."""
+
+    def __init__(self, number):
+        self.number = number
+        self.mails = 0
+        self.envelope = None
+        self.secure = False
+
+
 class Server:
-    """Use as a context manager; ``port`` and ``log`` are what tests look at."""
+    """Use as a context manager; ``port`` and ``log`` are what tests look at.
+
+    Args:
+        script: What happens at which stage.
+        offers: The extensions.
+        tls: TLS from the first octet.
+        starttls: TLS on request.
+        login: The right user and password.
+        mechanisms: What AUTH offers.
+        careless: Whether RCPT and DATA are taken where none belongs.
+        most_connections: How many may be open at once; one more hears 421 instead of a banner.
+        most_mails: How many mails a connection carries, and what the next MAIL hears.
+        most_recipients: How many recipients a transaction has, and what the next RCPT hears.
+        window: The size of the socket's receive buffer, in octets, and of the reader's.
+        pace: Seconds between the octets of a reply that is said SLOWLY.
+    """
 
     def __init__(self, script=None, *, offers=("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 1000000", "ENHANCEDSTATUSCODES"),
-                 tls=None, starttls=None, login=None, mechanisms="PLAIN LOGIN", careless=False):  # fmt: skip
+                 tls=None, starttls=None, login=None, mechanisms="PLAIN LOGIN", careless=False,
+                 most_connections=0, most_mails=(), most_recipients=(), window=0, pace=0.0):  # fmt: skip
         self.script = dict(script or {})
         self.offers = list(offers)
         self.tls, self.starttls, self.login, self.mechanisms = tls, starttls, login, mechanisms
         self.careless = careless
+        self.most_connections, self.most_mails, self.most_recipients = (
+            most_connections,
+            most_mails,
+            most_recipients,
+        )
+        self.window, self.pace = window, pace
         self.log = Log()
-        self._times = {}
+        self._times = Counter()
         self._writers = set()
+
+    def heal(self):
+        """Behave from now on."""
+        self.script = {}
+        self.careless = False
+        self.most_connections, self.most_mails, self.most_recipients = 0, (), ()
 
     # ------------------------------------------------------------------------------------ running
 
@@ -56,9 +167,26 @@ class Server:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._server = self._run(asyncio.start_server(self._client, "127.0.0.1", 0, ssl=self.tls))
+        self._server = self._run(self._listen())
         self.port = self._server.sockets[0].getsockname()[1]
         return self
+
+    async def _listen(self):
+        # asyncio switches Nagle's algorithm off where the protocol is named.
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if self.window:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.window)
+            # The client's send buffer grows with the segment size, which on loopback is 64 KB.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        sock.bind(("127.0.0.1", 0))
+        loop = asyncio.get_running_loop()
+
+        def protocol():
+            reader = _Reader(self.log, self.window or 2**16)
+            return asyncio.StreamReaderProtocol(reader, self._client)
+
+        return await loop.create_server(protocol, sock=sock, ssl=self.tls)
 
     def _run(self, work):
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
@@ -89,16 +217,19 @@ class Server:
             found = planned(argument)
             return await found if inspect.isawaitable(found) else found
         if isinstance(planned, list):
-            count = self._times.get(stage, 0)
-            self._times[stage] = count + 1
-            return planned[min(count, len(planned) - 1)]
+            self._times[stage] += 1
+            return planned[min(self._times[stage], len(planned)) - 1]
         return planned
 
     async def _client(self, reader, writer):
         self._writers.add(writer)
         self.log.connections += 1
+        reader.number = self.log.connections
         try:
-            await self._talk(reader, writer)
+            if self.most_connections and len(self._writers) > self.most_connections:
+                self.log.turned_away += 1
+                await self._say(writer, "421 4.7.0 too many connections from you")
+            await self._talk(reader, writer, _Place(reader.number))
         except (_Ended, ConnectionError, asyncio.IncompleteReadError, ssl.SSLError, asyncio.CancelledError):
             pass  # cancelled when the server closes; asyncio would log it
         finally:
@@ -106,87 +237,146 @@ class Server:
             writer.transport.abort()
 
     async def _answer(self, writer, stage, usual, argument=""):
-        action = await self._action(stage, argument) or usual
-        if action in {DROP, ACCEPT_DROP}:
-            await self._end(writer)
-        if action == RESET:
+        return await self._say(writer, await self._action(stage, argument) or usual)
+
+    async def _say(self, writer, action):
+        action = action.removeprefix(KEPT)
+        if action == STALL + "kept":
+            action = STALL
+        ending = next((e for e in _ENDINGS if action.endswith(e)), "")
+        text = action.removesuffix(ending) if ending else action.rstrip("\r\n") + "\r\n"
+        if text.startswith(SLOWLY):
+            await self._slowly(writer, text.removeprefix(SLOWLY).encode())
+        else:
+            writer.write(text.encode())
+            await writer.drain()
+        if ending == STALL:
+            await asyncio.Event().wait()
+        if ending == RESET:
             sock = writer.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
             raise _Ended
-        if action == STALL:
-            await asyncio.Event().wait()
-        writer.write(action.encode() + (b"" if action.endswith("\n") else b"\r\n"))
-        await writer.drain()
-        if action.startswith("421"):
+        if ending == DROP or action.startswith("421"):
             await self._end(writer)
         return action
+
+    async def _slowly(self, writer, octets):
+        for octet in octets:
+            writer.write(bytes([octet]))
+            await writer.drain()
+            await asyncio.sleep(self.pace)  # being slow is the fault itself
 
     async def _end(self, writer):
         writer.close()
         raise _Ended
 
-    async def _talk(self, reader, writer):
-        secure = self.tls is not None
-        envelope = Mail("", [], b"")
-        await self._answer(writer, "banner", "220 scripted ESMTP")
+    async def _talk(self, reader, writer, at):
+        at.secure = self.tls is not None
+
+        def met(text=""):
+            return Met(text, connection=at.number, mail=at.mails, grouped=bool(reader.more))
+
+        def first():
+            return met(at.envelope.recipients[0] if at.envelope and at.envelope.recipients else "")
+
+        await self._answer(writer, "banner", "220 scripted ESMTP", met())
         while line := await reader.readline():
-            if not secure:
+            if not at.secure:
                 self.log.plain_octets += line
             text = line.decode("utf-8", "replace").rstrip("\r\n")
             self.log.commands.append(text)
             verb, _, argument = text.partition(" ")
             verb = verb.upper()
             if verb in {"EHLO", "HELO"}:
-                await self._answer(
-                    writer, verb.lower(), self._greeting(secure=secure) if verb == "EHLO" else "250 scripted"
-                )
+                at.envelope = None
+                usual = self._greeting(secure=at.secure) if verb == "EHLO" else "250 scripted"
+                await self._answer(writer, verb.lower(), usual, met(argument))
             elif verb == "STARTTLS":
                 said = await self._answer(writer, "starttls", "220 go ahead")
                 if said.startswith("220"):
                     await writer.start_tls(self.starttls)
-                    secure = True
+                    at.secure = True
             elif verb == "AUTH":
                 await self._auth(reader, writer, argument)
             elif verb == "MAIL":
-                envelope = Mail(argument.partition("<")[2].partition(">")[0], [], b"")
-                await self._answer(writer, "mail", "250 2.1.0 ok", argument)
+                await self._mail(writer, at, argument, met)
             elif verb == "RCPT":
-                address = argument.partition("<")[2].partition(">")[0]
-                said = await self._answer(writer, "rcpt", "250 2.1.5 ok", address)
-                if said.startswith("2"):
-                    envelope.recipients.append(address)
+                await self._rcpt(writer, at, argument, met)
             elif verb == "DATA":
-                usual = "354 go ahead" if envelope.recipients or self.careless else "503 5.5.1 no recipients"
-                said = await self._answer(writer, "data", usual)
-                if said.startswith("354"):
-                    if await self._action("body") == STALL:
-                        await asyncio.Event().wait()
-                    envelope.content = await self._body(reader)
-                    await self._dot(writer, envelope)
+                await self._data(reader, writer, at, first)
             elif verb == "RSET":
-                await self._answer(writer, "rset", "250 2.0.0 ok")
+                at.envelope = None
+                await self._answer(writer, "rset", "250 2.0.0 ok", met())
             elif verb == "QUIT":
-                await self._answer(writer, "quit", "221 2.0.0 bye")
+                await self._answer(writer, "quit", "221 2.0.0 bye", met())
                 return
             else:
-                await self._answer(writer, "other", "502 5.5.1 what?")
+                await self._answer(writer, "other", "502 5.5.1 what?", met(argument))
 
-    async def _dot(self, writer, envelope):
-        if not envelope.recipients:
-            writer.write(b"554 5.5.1 no recipients\r\n")
+    async def _mail(self, writer, at, argument, met):
+        self.log.grouped += met().grouped
+        if at.envelope is not None:
+            await self._say(writer, "503 5.5.1 nested MAIL command")
             return
-        action = await self._action("dot", envelope.recipients[0]) or "250 2.0.0 queued"
-        if action == ACCEPT_DROP or action[:1] == "2" or action == STALL + "kept":
-            self.log.mails.append(envelope)
-        if action == STALL + "kept":
-            action = STALL
-        self.script["now"] = lambda _: action
-        await self._answer(writer, "now", action)
+        at.mails += 1
+        if self.most_mails and at.mails > self.most_mails[0]:
+            await self._say(writer, self.most_mails[1])
+            return
+        said = await self._answer(writer, "mail", "250 2.1.0 ok", met(argument))
+        if said.startswith("2"):
+            at.envelope = Mail(argument.partition("<")[2].partition(">")[0], [], b"", connection=at.number)
 
-    async def _body(self, reader):
+    async def _rcpt(self, writer, at, argument, met):
+        if at.envelope is None and not self.careless:
+            await self._say(writer, "503 5.5.1 need MAIL before RCPT")
+            return
+        if at.envelope is None:
+            at.envelope = Mail("", [], b"", connection=at.number)
+        address = argument.partition("<")[2].partition(">")[0]
+        if self.most_recipients and len(at.envelope.recipients) >= self.most_recipients[0]:
+            await self._say(writer, self.most_recipients[1])
+            return
+        said = await self._answer(writer, "rcpt", "250 2.1.5 ok", met(address))
+        if said.startswith("2"):
+            at.envelope.recipients.append(address)
+
+    async def _data(self, reader, writer, at, first):
+        if at.envelope is None and self.careless:
+            at.envelope = Mail("", [], b"", connection=at.number)
+        if at.envelope is None or not (at.envelope.recipients or self.careless):
+            await self._say(writer, "503 5.5.1 no recipients")
+            return
+        said = await self._answer(writer, "data", "354 go ahead", first())
+        if not said.startswith("354"):
+            return  # the transaction stays open, as with Postfix: only RSET ends it
+        envelope = at.envelope
+        body = await self._action("body", first())
+        if body is not None:
+            if body != STALL:
+                await reader.readline()  # in the middle of the text
+            await self._say(writer, body)
+        envelope.content = await self._body(reader, envelope)
+        envelope.ahead = b"MAIL FROM" in reader.more.upper()
+        self.log.ahead += envelope.ahead
+        at.envelope = None
+        await self._dot(writer, envelope, Met(*envelope.recipients[:1], connection=at.number, mail=at.mails))
+
+    async def _dot(self, writer, envelope, met):
+        if not envelope.recipients:
+            self.log.nobodys.append(envelope)
+            await self._say(writer, "554 5.5.1 no recipients")
+            return
+        action = await self._action("dot", met) or "250 2.0.0 queued"
+        if action.startswith(KEPT) or action == STALL + "kept" or re.match(r"2\d\d(?!\d)", action):
+            self.log.mails.append(envelope)
+        await self._say(writer, action)
+
+    async def _body(self, reader, envelope):
         lines = []
         while (line := await reader.readuntil(b"\r\n")) != b".\r\n":
+            if not lines:
+                self.log.texts.append(*envelope.recipients[:1] or [""])
             lines.append(line[1:] if line.startswith(b"..") else line)
         return b"".join(lines)
 
