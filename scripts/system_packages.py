@@ -1,7 +1,8 @@
-"""Install the programs that some tests drive (a browser, a mail server, strace) where that is allowed.
+"""Install what apt has to bring, where that is allowed: ``system_packages.py [tests | bench]``.
 
-As root, or with a sudo that asks nothing, through apt. Elsewhere it says what is missing; the tests that
-need it then say why they are skipped.
+The programs that some tests drive, or those that the benchmark compares with. As root, or with a sudo that
+asks nothing, through apt. Elsewhere it says what is missing; the tests that need it then say why they are
+skipped, and the benchmark ends.
 """
 
 from __future__ import annotations
@@ -9,19 +10,25 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 
-#: A program, by any of its names, and the Debian packages that bring it.
+#: For each purpose a program, by any of its names, and the Debian packages that bring it.
 NEEDED = {
-    ("chromium", "chromium-browser", "google-chrome"): ("chromium", "fonts-dejavu-core"),
-    ("postfix",): ("postfix",),
-    ("strace",): ("strace",),
+    "tests": {
+        ("chromium", "chromium-browser", "google-chrome"): ("chromium", "fonts-dejavu-core"),
+        ("postfix",): ("postfix",),
+        ("strace",): ("strace",),
+    },
+    "bench": {("smtp-sink",): ("postfix",), ("node",): ("nodejs",), ("npm",): ("npm",)},
 }
+#: Postfix's programs are wanted, not a mail server that runs.
+_ANSWERS = "postfix postfix/main_mailer_type select No configuration\n"
 
 
-def main() -> None:
+def main(purpose: str = "tests") -> None:
     """Install what is missing; never fail."""
-    needs = [packages for names, packages in NEEDED.items() if not any(map(found, names))]
+    needs = [packages for names, packages in NEEDED[purpose].items() if not any(map(found, names))]
     if not needs:
         return
     prefix = privilege()
@@ -56,8 +63,10 @@ def privilege() -> list[str] | None:
 def _install(prefix: Sequence[str], packages: Sequence[str]) -> None:
     """Install the packages of one need, so that another's failure does not stand in the way."""
     print(f"Installing {' '.join(packages)} …", flush=True)
+    if "postfix" in packages and found("debconf-set-selections"):
+        subprocess.run([*prefix, "debconf-set-selections"], check=False, input=_ANSWERS, text=True)
     if _apt(prefix, "install", "-y", "-qq", "--no-install-recommends", *packages):
-        print(f"apt-get install failed; the tests that need {' '.join(packages)} are skipped.")
+        print(f"apt-get install failed; what needs {' '.join(packages)} is skipped.")
 
 
 def _apt(prefix: Sequence[str], *words: str) -> int:
@@ -72,4 +81,4 @@ def _apt(prefix: Sequence[str], *words: str) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
