@@ -1,8 +1,8 @@
 """Install what apt has to bring, where that is allowed: ``system_packages.py [tests | bench]``.
 
-The programs that some tests drive (a browser, a mail server, strace), or those that the benchmark measures. As
-root, or with a sudo that asks nothing, through apt. Elsewhere it says what is missing; what needs it then says why
-it is skipped.
+The programs that some tests drive, or those that the benchmark compares with. As root, or with a sudo that
+asks nothing, through apt. Elsewhere it says what is missing; the tests that need it then say why they are
+skipped, and the benchmark ends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NEEDED = {
     "bench": {("smtp-sink",): ("postfix",), ("node",): ("nodejs",), ("npm",): ("npm",)},
 }
 #: Postfix's programs are wanted, not a mail server that runs.
-ANSWERS = "postfix postfix/main_mailer_type select No configuration\n"
+_ANSWERS = "postfix postfix/main_mailer_type select No configuration\n"
 
 
 def main(purpose: str = "tests") -> None:
@@ -63,8 +63,8 @@ def privilege() -> list[str] | None:
 def _install(prefix: Sequence[str], packages: Sequence[str]) -> None:
     """Install the packages of one need, so that another's failure does not stand in the way."""
     print(f"Installing {' '.join(packages)} …", flush=True)
-    if "postfix" in packages:
-        subprocess.run([*prefix, "debconf-set-selections"], check=False, input=ANSWERS, text=True)
+    if "postfix" in packages and found("debconf-set-selections"):
+        subprocess.run([*prefix, "debconf-set-selections"], check=False, input=_ANSWERS, text=True)
     if _apt(prefix, "install", "-y", "-qq", "--no-install-recommends", *packages):
         print(f"apt-get install failed; what needs {' '.join(packages)} is skipped.")
 
