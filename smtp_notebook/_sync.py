@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["Caller", "Inline", "run", "spawn", "ticking"]
+__all__ = ["CallInterruptedError", "Caller", "Inline", "run", "spawn", "ticking"]
 
 T = TypeVar("T")
 
@@ -25,6 +25,10 @@ GRACE = 5.0
 _UNWIND = 3.0
 _POLL = 0.25
 _TICK = 0.2
+
+
+class CallInterruptedError(Exception):
+    """What was asked of the calling thread was interrupted there."""
 
 
 class Caller(Protocol):
@@ -92,11 +96,15 @@ class _Back:
         if not answer.set_running_or_notify_cancel():
             return
         try:
-            answer.set_result(function())
-        except BaseException as error:
+            result = function()
+        except Exception as error:  # noqa: BLE001 - whoever asked gets it
             answer.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
+        except BaseException as error:
+            # A KeyboardInterrupt inside a task would end the loop itself.
+            answer.set_exception(CallInterruptedError(type(error).__name__))
+            raise
+        else:
+            answer.set_result(result)
 
 
 def run(work: Callable[[Caller], Coroutine[Any, Any, T]], *, stop: Callable[[], None] | None = None) -> T:

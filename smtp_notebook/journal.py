@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["WINDOW", "Campaign", "Journal", "Known", "Ledger", "PassingJournal", "Row", "decided"]
 
 PATH_VARIABLE = "SMTP_NOTEBOOK_JOURNAL"
-#: How many rows one synced commit arms; after power loss at most these, of each of two windows, are in doubt.
+#: How many rows are armed at most at one moment (with up to half as many connections); after power loss no more
+#: than these are in doubt.
 WINDOW = 64
 #: Answers are synced when they are this old, in seconds, if no window was armed since.
 SYNC_SECONDS = 1.0
@@ -163,22 +164,38 @@ class Journal:
         self._synced: bool | None = None
         with self._explained():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(
-                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._open()
+            self._wal = not on_network(self.path)
+            if self.new:
+                self._make()
+            elif not self.path.stat().st_size:
+                raise self._damaged("it is empty, which a journal never is")
+            self._open(self.path)
 
-    def _open(self) -> None:
-        self._wal = not on_network(self.path)
-        mode = "WAL" if self._wal else "DELETE"
-        self._db.execute(f"PRAGMA journal_mode={mode}")
-        if self.path.stat().st_size <= _QUICK_BYTES:
+    def _make(self) -> None:
+        """Make the file under another name, so that nobody ever sees half of one; whoever is first wins."""
+        draft = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
+        try:
+            self._open(draft)
+            self._db.close()
+            with contextlib.suppress(FileExistsError):
+                _publish(draft, self.path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _open(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        mode = "wal" if self._wal else "delete"
+        if self._db.execute("PRAGMA journal_mode").fetchone()[0] != mode:
+            self._db.execute(f"PRAGMA journal_mode={mode}")
+        self._synced = None
+        if path.stat().st_size <= _QUICK_BYTES:
             self._check()
         self._migrate()
 
     def _check(self) -> None:
-        """Have SQLite look for torn pages; of a large file only before a campaign begins."""
-        found = self._db.execute("PRAGMA quick_check").fetchone()[0]
+        """Have SQLite look for torn pages and a torn index; of a large file only before a campaign begins."""
+        # A row that the index does not lead to would be mailed again.
+        found = self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if found != "ok":
             raise self._damaged(str(found))
 
@@ -804,6 +821,22 @@ def _now(known: Known) -> Outcome:
     if known.state == _ARMED and known.boot == boot_id():
         return _left(known, State.PLANNED)
     return _left(known, State.IN_DOUBT) if known.state in _OPEN_STATES else known.outcome
+
+
+def _publish(draft: Path, path: Path) -> None:
+    """Give a finished file its name.
+
+    Raises:
+        FileExistsError: Another process was faster.
+    """
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if path.exists():
+            raise FileExistsError from None
+        draft.replace(path)
 
 
 def _place(scope: str) -> str:

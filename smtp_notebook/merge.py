@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from smtp_notebook import preflight
-from smtp_notebook._sync import GRACE, Caller
+from smtp_notebook._sync import GRACE, Caller, CallInterruptedError
 from smtp_notebook.outcome import Outcome, State
 from smtp_notebook.preflight import Planned
 from smtp_notebook.rate import Limiter, Rate
+from smtp_notebook.replies import BEFORE_ANY_MAIL, HaltedError
 
 if TYPE_CHECKING:
     from smtp_notebook.replies import Verdict
@@ -67,6 +68,10 @@ class Transport(Protocol):
 
     def lane(self) -> Lane:
         """Return a new lane."""
+        ...
+
+    def halt(self) -> None:
+        """Give no connection to further mails; `Lane.deliver` raises HaltedError for them."""
         ...
 
     async def rest(self) -> None:
@@ -142,7 +147,7 @@ class Breaker:
             self.doubts = self.unreachable = self.refusals = 0
             return ""
         self.doubts = self.doubts + 1 if verdict.state is State.IN_DOUBT else 0
-        lost = verdict.state in {State.DEFERRED, State.FAILED} and verdict.code is None
+        lost = verdict.state is State.DEFERRED and (verdict.code is None or verdict.stage in BEFORE_ANY_MAIL)
         self.unreachable = self.unreachable + 1 if lost else 0
         self.refusals = self.refusals + 1 if verdict.state is State.REFUSED else 0
         if self.doubts >= 2:  # noqa: PLR2004 - see the class
@@ -212,7 +217,7 @@ def _answers(row: Planned, verdict: Verdict) -> dict[str, str]:
     if verdict.state in {State.SENT, State.PARTIAL}:
         # "Too many" is no refusal of the person, whatever its code.
         return {r: f"452 {said[4:]}" if r in verdict.later else said for r, said in verdict.refused}
-    code = verdict.code or (550 if verdict.state is State.REFUSED else 451)
+    code = (verdict.code or 550) if verdict.state is State.REFUSED else 451
     return dict.fromkeys(row.recipients, f"{code} {verdict.reason}")
 
 
@@ -295,6 +300,7 @@ class Run:
 
     def _note_stop(self) -> None:
         self._stopping.set()
+        self._transport.halt()
         self._tell()
 
     async def send(self, caller: Caller) -> None:
@@ -410,15 +416,19 @@ class Run:
         return row
 
     def give_back(self, row: Planned) -> None:
-        """Take a row back that was not tried; it stays planned."""
+        """Take a row back that was not tried; it stays as it was."""
         self._in_flight -= 1
+        if row.last is not None:
+            self._tell_outcome(row.last)
         self._tell()
         if self._limiter is not None and row.token is not None:
             self._limiter.give_back(row.token)
 
     def _fetch_more(self) -> None:
-        """Have the next window claimed while this one is being sent."""
-        if self._fetching is None and not self._exhausted and len(self._ready) <= preflight.WINDOW // 2:
+        """Have the next rows claimed while these are being sent; a window holds both."""
+        if self._fetching is not None or self._exhausted:
+            return
+        if not self._ready or len(self._ready) + self._in_flight <= preflight.CLAIMED:
             self._fetching = asyncio.ensure_future(self._fetch())
 
     async def _fetch(self) -> None:
@@ -427,6 +437,8 @@ class Run:
             rows = await self._caller.call(self._feed.window)
             self._ready.extend(rows)
             self._exhausted = not rows
+        except CallInterruptedError:
+            self.stop()
         except Exception as error:  # noqa: BLE001 - raised by send()
             self._exhausted = True
             self.fail(error)
@@ -450,6 +462,10 @@ class Run:
         self._in_flight += 1  # so that nobody takes this for the end
         try:
             return row if await self._caller.call(lambda: self._feed.again(row)) else None
+        except CallInterruptedError:
+            self._put_back(row, 0.0)
+            self.stop()
+            return None
         except Exception as error:  # noqa: BLE001 - raised by send()
             self.fail(error)
             return None
@@ -507,6 +523,7 @@ class Run:
         self._in_flight -= 1
         if why := self._breaker.note(verdict):
             self.stop(why)
+            self._note_stop()
         self._tried += 1
         if verdict.enhanced == "4.7.28":
             self._slow_down()
@@ -514,7 +531,9 @@ class Run:
         row.accepted, row.refused = found.accepted, found.refused
         again = bool(found.rest) and not self._stop
         self._unrecorded += 1
-        self._journal.record(row, found.outcome, functools.partial(self._recorded_row, found.outcome, again))
+        # What ends the run is no fault of this row: the next run tries it like those behind it.
+        noted = found.outcome.with_(state=State.DEFERRED) if verdict.stops_run else found.outcome
+        self._journal.record(row, noted, functools.partial(self._recorded_row, found.outcome, again))
         if again:
             row.recipients = found.rest
             row.last = found.outcome
@@ -595,7 +614,8 @@ class _Worker:
         except Exception as error:  # noqa: BLE001 - whatever the journal raised ends the run, and is raised by send()
             row.attempts -= 1
             run.give_back(row)
-            run.fail(error)
+            if not isinstance(error, HaltedError):
+                run.fail(error)
             return
         row.seconds += time.perf_counter() - begun
         run.settle(row, verdict)

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from smtp_notebook.rate import Token
     from smtp_notebook.roll import Due
 
-__all__ = ["WINDOW", "Claims", "Feed", "Planned", "Preflight", "Single", "checked"]
+__all__ = ["CLAIMED", "Claims", "Feed", "Planned", "Preflight", "Single", "checked"]
 
 #: Printed mails are kept up to this many bytes; beyond it a row is printed again when it is sent.
 MEMORY_BUDGET = 32 * 1024 * 1024
+#: How many rows are claimed at once: half a window, so that no more than one is armed at any moment.
+CLAIMED = WINDOW // 2
 #: One window of claimed rows holds at most this many bytes of mail.
 WINDOW_BYTES = 8 * 1024 * 1024
 #: A part of a mail this large may be shared by many rows.
@@ -299,7 +301,7 @@ class Feed:
         rows: list[Planned] = []
         size = 0
         while not rows:
-            found = self._check.roll.due(self._last, WINDOW)
+            found = self._check.roll.due(self._last, CLAIMED)
             if not found:
                 return []
             for due in found:

@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from smtp_notebook.outcome import State
 
-__all__ = ["Reply", "ReplyError", "ReplyReader", "Stage", "Verdict", "classify", "one_line", "too_many"]
+__all__ = [
+    "BEFORE_ANY_MAIL",
+    "HaltedError",
+    "Reply",
+    "ReplyError",
+    "ReplyReader",
+    "Stage",
+    "Verdict",
+    "classify",
+    "one_line",
+    "too_many",
+]
 
 _NO_LOGIN = 401
 _LONGEST_LINE = 8192
@@ -24,7 +35,19 @@ _REPLY = re.compile(rb"([1-5][0-9][0-9])([ -]?)(.*)", re.DOTALL)
 
 
 class ReplyError(ValueError):
-    """What the server said is no SMTP reply."""
+    """What the server said is no SMTP reply.
+
+    Attributes:
+        before: Whole replies that came before it.
+    """
+
+    def __init__(self, message: str, before: Sequence[Reply] = ()) -> None:
+        super().__init__(message)
+        self.before = tuple(before)
+
+
+class HaltedError(Exception):
+    """The run stops, and this mail has no connection yet: nothing of it was said."""
 
 
 class Stage(enum.StrEnum):
@@ -93,11 +116,16 @@ class ReplyReader:
         for line in lines:
             if not self._lines and (known := _KNOWN.get(line)) is not None:
                 found.append(known)
-            elif (reply := self._line(line)) is not None:
+                continue
+            try:
+                reply = self._line(line)
+            except ReplyError as error:
+                raise ReplyError(str(error), found) from None
+            if reply is not None:
                 found.append(reply)
         if len(self._rest) > _LONGEST_LINE:
             msg = f"a line of more than {_LONGEST_LINE} octets"
-            raise ReplyError(msg)
+            raise ReplyError(msg, found)
         return found
 
     def _line(self, raw: bytes) -> Reply | None:
@@ -153,7 +181,7 @@ class Verdict:
     stage: Stage = Stage.CONNECT
 
 
-_BEFORE_ANY_MAIL = frozenset({Stage.CONNECT, Stage.TLS, Stage.LOGIN})
+BEFORE_ANY_MAIL = frozenset({Stage.CONNECT, Stage.TLS, Stage.LOGIN})
 
 
 def classify(stage: Stage, reply: Reply) -> Verdict:
@@ -165,7 +193,7 @@ def classify(stage: Stage, reply: Reply) -> Verdict:
         return _verdict(State.DEFERRED, 202, stage, reply, retry=True)
     if reply.digit == 5 or stage is Stage.TLS:  # noqa: PLR2004 - permanent
         status = _status(stage, reply.code, enhanced, needs_tls=_needs_tls(reply))
-        stops = status == _NO_LOGIN or stage in _BEFORE_ANY_MAIL or reply.code in {521, 538, 556}
+        stops = status == _NO_LOGIN or stage in BEFORE_ANY_MAIL or reply.code in {521, 538, 556}
         return _verdict(State.REFUSED, status, stage, reply, stops_run=stops or _needs_tls(reply))
     if stage is Stage.DOT:
         return _verdict(State.IN_DOUBT, 500, stage, reply)

@@ -12,6 +12,7 @@ import base64
 import collections
 import contextlib
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,11 +76,11 @@ class Dialogue(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take octets of the server in."""
+        garbage = ""
         try:
-            replies = self._reader.feed(data)
+            replies: Sequence[Reply] = self._reader.feed(data)
         except ReplyError as error:
-            self._fail(f"the server answered with no SMTP reply: {error}")
-            return
+            replies, garbage = error.before, str(error)
         expected = replies[: self._unanswered]
         self._inbox.extend(expected)
         self._unanswered -= len(expected)
@@ -89,6 +90,8 @@ class Dialogue(asyncio.Protocol):
             self._fail(
                 f"the server closed: {extra.line}" if closing else "the server answered without being asked"
             )
+        elif garbage:
+            self._fail(f"the server answered with no SMTP reply: {garbage}")
         elif self._waiter is not None and len(self._inbox) >= self._wanted:
             self._wake()
 
@@ -161,18 +164,6 @@ class Dialogue(asyncio.Protocol):
             finally:
                 self._waiter = None
         return [self._inbox.popleft() for _ in range(min(count, len(self._inbox)))]
-
-    async def hears(self, count: int, seconds: float) -> bool:
-        """Wait until *count* replies are there, or never will be; False when neither is so after *seconds*."""
-        if len(self._inbox) >= count or self.lost:
-            return True
-        self._wanted = count
-        self._waiter = self._loop.create_future()
-        try:
-            await asyncio.wait({self._waiter}, timeout=seconds)
-        finally:
-            self._waiter = None
-        return len(self._inbox) >= count or bool(self.lost)
 
     async def ask(self, octets: bytes, seconds: float) -> Reply:
         """Write one command and return its reply.
@@ -357,7 +348,7 @@ class Dialler:
                 stops_run=True,
                 stage=stage,
             )
-        if isinstance(error, aiosmtplib.SMTPResponseException):
+        if isinstance(error, aiosmtplib.SMTPResponseException) and error.code > 0:
             return classify(stage, Reply(error.code, self._censored(error.message)))
         text = one_line(self._censored(str(getattr(error, "message", "") or error)))
         where = f"{self._connection.host}:{self._connection.port}"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from smtp_notebook.outcome import State
 from smtp_notebook.pool import Manner, Order, Pool, order, shrunk
-from smtp_notebook.replies import Reply, Stage, Verdict, classify, too_many
+from smtp_notebook.replies import HaltedError, Reply, Stage, Verdict, classify, too_many
 from smtp_notebook.session import DialError, Dialler, Link, LostError
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ __all__ = ["Ahead", "Lane", "Mail", "Permit", "SmtpTransport"]
 
 _RESET_SECONDS = 5.0
 _CLOSE_SECONDS = 2.0
-#: How long the answer to a dot is held until those behind it show that it was one.
-_TOGETHER_SECONDS = 1.0
 _GO_AHEAD = 3
 _DISCONNECTING = 421
 #: A text longer than this waits until the server took it before its dot leaves.
@@ -77,26 +75,20 @@ class _Opened:
         refusal: Why no text may follow, or None when the server waits for it.
         answers: Each recipient's answer.
         stale: Whether the connection was too old to say anything of this mail; another one may be tried.
-        confused: Whether the replies do not fit the commands.
     """
 
     refusal: Verdict | None = None
     answers: list[tuple[str, Reply]] = field(default_factory=list)
     stale: bool = False
-    confused: bool = False
 
 
 @dataclass(slots=True)
 class _Pending:
-    """An envelope that was sent ahead, and what was heard of it; None while nothing was.
-
-    *count* is the number of its replies.
-    """
+    """An envelope that was sent ahead, and how many replies it will get."""
 
     link: Link
     mail: Mail
     count: int
-    opened: _Opened | None = None
 
 
 class SmtpTransport:
@@ -119,13 +111,14 @@ class SmtpTransport:
         self._busy: set[Link] = set()
         self._dialling = 0
         self._proven = False
+        self._halted = False
         self._fatal: Verdict | None = None
         self._changed: list[asyncio.Future[None]] = []
         self._manner = Manner.IN_TURN
         self._earned = False
         self._trial: Link | None = None
         self._hangups = 0
-        self._forbidden = False
+        self.forbidden = False
         self.doubtful = False
 
     def __repr__(self) -> str:
@@ -134,6 +127,11 @@ class SmtpTransport:
     def lane(self) -> Lane:
         """Return a lane: it carries one mail after another."""
         return Lane(self)
+
+    def halt(self) -> None:
+        """Give no connection to further mails; those that have one may finish."""
+        self._halted = True
+        self._tell()
 
     async def rest(self) -> None:
         """Close the connections that nobody uses: the next mail is further away than a server waits."""
@@ -167,10 +165,13 @@ class SmtpTransport:
 
         Raises:
             DialError: There is none to be had.
+            HaltedError: There will be none.
         """
         while True:
             if self._fatal is not None:
                 raise DialError(self._fatal)
+            if self._halted:
+                raise HaltedError
             match order(self.pool):
                 case Order.REUSE:
                     link = self._idle.pop()
@@ -243,7 +244,7 @@ class SmtpTransport:
 
     def manner(self, link: Link) -> Manner:
         """Return how many commands may share a write on this connection now."""
-        if self._forbidden or "pipelining" not in link.extensions or not self._earned:
+        if self.forbidden or "pipelining" not in link.extensions or not self._earned:
             return Manner.IN_TURN
         if self._trial is None or not self._trial.alive:
             self._trial = link
@@ -256,11 +257,14 @@ class SmtpTransport:
         if link is self._trial and manner > self._manner:
             self._manner = manner
 
-    def hung_up(self) -> None:
-        """The server closed at grouped commands; it may offer pipelining and not mean it."""
+    def hung_up(self, *, fresh: bool) -> None:
+        """The server closed at grouped commands: it may offer pipelining and not mean it.
+
+        An old connection may have been closed for its age; a *fresh* one was not.
+        """
         self._hangups += 1
-        if self._manner < Manner.AHEAD or self._hangups >= _PATIENCE:
-            self._forbidden = True
+        if fresh or self._manner < Manner.AHEAD or self._hangups >= _PATIENCE:
+            self.forbidden = True
 
 
 class Lane:
@@ -290,6 +294,7 @@ class Lane:
         ``deferred``.
 
         Raises:
+            HaltedError: The run stops, and nothing of this mail was said.
             ValueError: The mail is not in the form in which one travels.
         """
         _check_form(mail)
@@ -332,16 +337,20 @@ class Lane:
         if self._pending is None:
             self._transport.release(link)
         elif not link.alive:
-            # A refusal stands although the connection does not; anything else is asked anew.
-            refusal = self._pending.opened.refusal if self._pending.opened is not None else None
-            self._pending = None if refusal is None or refusal.retry else self._pending
+            self._pending = None
             self._transport.release(link)
 
     async def _deliver(self, mail: Mail, permit: Permit, ahead: Ahead) -> Verdict:
-        opened = await self._open(mail)
-        if opened.refusal is not None:
-            return opened.refusal
-        assert self._link is not None
+        while True:
+            opened = await self._open(mail)
+            if opened.refusal is not None:
+                return opened.refusal
+            assert self._link is not None
+            if not self._crowded():
+                break
+            # Another mail fell in doubt meanwhile, and this one is not alone: it waits for its turn.
+            self._link.abort()
+            self._free()
         await permit()
         if not self._link.alive:
             return self._lost(Stage.DATA, self._link.dialogue.lost)
@@ -353,9 +362,9 @@ class Lane:
         """Have the server wait for the text of *mail*, or say why it does not."""
         if self._pending is not None:
             pending, self._pending = self._pending, None
-            self._link = pending.link if pending.link.alive else None
+            self._link = pending.link
             if pending.mail is mail and not self._crowded():
-                opened = pending.opened or await self._heard(pending.link, mail, pending.count)
+                opened = await self._heard(pending.link, mail, pending.count)
                 if not opened.stale:
                     return opened
             # Its 354 may be there: without a dot nothing is delivered (RFC 5321, 4.1.1.4).
@@ -366,10 +375,11 @@ class Lane:
             if (refusal := self._unfit(link, mail)) is not None:
                 return _Opened(refusal)
             old = link.used > 0 or link.dirty
-            opened = await (self._together if self._transport.manner(link) else self._in_turn)(link, mail)
+            grouped = bool(self._transport.manner(link))
+            opened = await (self._together if grouped else self._in_turn)(link, mail)
             if not opened.stale:
                 return opened
-            if not old:
+            if not old and not (grouped and self._transport.forbidden):
                 return _Opened(opened.refusal or self._lost(Stage.MAIL, link.dialogue.lost))
             # What an old connection says or fails to say is about its age, not about this mail.
             await link.close()
@@ -411,14 +421,17 @@ class Lane:
                 reply = await link.dialogue.ask(command, timeout)
                 answers.append((recipient, reply))
                 if reply.code == _DISCONNECTING:
-                    return _Opened(self._judged(link, stage, reply), answers)
+                    return _Opened(self._judged(link, stage, reply), answers, stale=link.used > 0)
             if not any(answer.good for _, answer in answers):
                 return _Opened(self._judged(link, stage, _worst(answers)), answers)
             stage = Stage.DATA
             reply = await link.dialogue.ask(commands[-1], timeout)
         except LostError as error:
-            return _Opened(self._lost(stage, str(error)), answers)
-        return _Opened(None if reply.digit == _GO_AHEAD else self._judged(link, stage, reply), answers)
+            return _Opened(self._lost(stage, str(error)), answers, stale=link.used > 0)
+        if reply.digit == _GO_AHEAD:
+            return _Opened(answers=answers)
+        stale = link.used > 0 and reply.code == _DISCONNECTING
+        return _Opened(self._judged(link, stage, reply), answers, stale=stale)
 
     async def _reset(self, link: Link) -> bool:
         """Forget an unfinished transaction; False when the connection can carry no other mail."""
@@ -443,7 +456,7 @@ class Lane:
                 return _Opened(stale=True)
         opened = await self._heard(link, mail, len(commands))
         if opened.stale and opened.refusal is None:
-            self._transport.hung_up()
+            self._transport.hung_up(fresh=link.used == 0)
         return opened
 
     async def _heard(self, link: Link, mail: Mail, count: int) -> _Opened:
@@ -454,22 +467,20 @@ class Lane:
             return _Opened(stale=True)
         if not replies[0].good:
             refusal = self._judged(link, Stage.MAIL, replies[0])
-            confused = replies[0].digit == _GO_AHEAD
             # No text goes out here any more: a 354 behind this would be for nobody, or for somebody else.
             link.abort()
-            return _Opened(refusal, stale=link.used > 0 and refusal.retry, confused=confused)
+            return _Opened(refusal, stale=link.used > 0 and refusal.retry)
         answers = list(zip(mail.recipients, replies[1:], strict=False))
-        if len(replies) < count:
-            closing = next((r for r in replies[1:] if r.code == _DISCONNECTING), None)
-            if closing is not None:
-                return _Opened(self._judged(link, Stage.RCPT, closing), answers)
+        closing = next((r for r in replies[1:] if r.code == _DISCONNECTING), None)
+        if closing or len(replies) < count:
             stage = Stage.RCPT if len(answers) < len(mail.recipients) else Stage.DATA
-            return _Opened(self._lost(stage, link.dialogue.lost), answers)
+            lost = self._judged(link, stage, closing) if closing else self._lost(stage, link.dialogue.lost)
+            return _Opened(lost, answers, stale=link.used > 0)
         data = replies[-1]
         if data.good or any(answer.digit == _GO_AHEAD for _, answer in answers):
             refusal = self._judged(link, Stage.DATA, data if data.good else Reply(354, "out of place"))
             link.abort()
-            return _Opened(refusal, answers, confused=True)
+            return _Opened(refusal, answers)
         if not any(answer.good for _, answer in answers):
             if data.digit == _GO_AHEAD:
                 # RFC 2920, 3.1: the client ends the empty mail itself; it has no recipient.
@@ -503,19 +514,16 @@ class Lane:
         replies = await link.dialogue.hear(1, self._at.dot_timeout)
         if not replies:
             if following is not None:
-                self._transport.hung_up()
+                self._transport.hung_up(fresh=False)
             return self._doubt(link.dialogue.lost)
         link.used += 1
         link.dirty = False
         verdict = _partial(self._judged(link, Stage.DOT, replies[0]), answers)
         self._answer = verdict
         if following is not None:
-            self._pending = pending = _Pending(link, following, len(commands))
-            if await link.dialogue.hears(len(commands), _TOGETHER_SECONDS):
-                pending.opened = await self._heard(link, following, len(commands))
-                if pending.opened.confused:
-                    self._pending = None
-                    return self._doubt("the server's replies do not fit what it was asked")
+            # A dot counts by the reply in its place; what its followers get is heard when they are due.
+            self._pending = _Pending(link, following, len(commands))
+            link.dirty = True
         if replies[0].good:
             self._transport.worked(
                 link, Manner.AHEAD if following is not None else min(manner, Manner.GROUPED)

@@ -332,7 +332,7 @@ FAULTS = [
         recipients=3,
     ),
     Fault(
-        # Trying the one again within the run, or leaving it to the next, are both fine.
+        # The one is tried again within the run.
         "F36 one of three refused for now", refuse(r2="450 4.2.1 later"),
         (End(State.PARTIAL, 202, 250, frozenset({2}), State.SENT), SENT),
         recipients=3,
@@ -340,9 +340,7 @@ FAULTS = [
     Fault(
         "F36 for good, for now and accepted", refuse(r0="550 5.1.1 no", r2="451 4.3.0 later"),
         (
-            End(State.PARTIAL, 202, 250, frozenset({0, 2}), State.SENT, frozenset({0})),
             End(State.PARTIAL, 202, 250, frozenset({0}), State.SKIPPED, frozenset({0})),
-            End(State.PARTIAL, 202, 250, frozenset({0, 2}), State.PARTIAL, frozenset({0})),
         ),
         recipients=3,
     ),
@@ -1398,9 +1396,10 @@ def test_a_loop_closed_in_mid_run_leaves_a_campaign_that_can_be_resumed(stage, j
             loop.run_until_complete(amerge(server, frame(), journal, max_connections=1))
         loop.close()
         gc.collect()
-        expected = [3] if stage == "dot" else []
-        assert nobody_twice(server) == once(frame()[: 3 + len(expected)])
+        went = 4 if stage == "dot" else 3
+        assert nobody_twice(server) == once(frame()[:went])
         server.heal()
         again = merge(server, frame(), journal)
-        assert [o.row for o in again.in_doubt] == expected
+        # The answer to the dot before may lie unread: it came with what stopped the loop.
+        assert [o.row for o in again.in_doubt] in ([[3]] if stage == "dot" else [[2], []])
         assert nobody_twice(server) == once(frame())
