@@ -811,13 +811,14 @@ def test_after_a_doubt_one_connection_goes_on_alone_until_it_hears_a_2xx(journal
 # ------------------------------------------------------------------------- pool, limits, QUIT: F57 to F64
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("action", [DROP, RESET, STALL, "421 4.3.0 closing", "what?"])
+@pytest.mark.parametrize(
+    ("action", "way"),
+    [(action, way) for action in (DROP, RESET, "421 4.3.0 closing", "what?") for way in WAYS]
+    + [(STALL, "ahead")],
+)
 def test_what_becomes_of_quit_changes_no_outcome(action, way, journal):
-    """F57, F58: a QUIT that hangs costs 2 s at most. One that is sent for each mail is not among them."""
+    """F57, F58: where it hangs at the end of a run, that costs 2 s at most, however long a timeout is."""
     offers, settings = WAYS[way]
-    if action == STALL:
-        settings = {"max_connections": settings["max_connections"]}
     with Server({"quit": action}, offers=offers) as server:
         begun = time.monotonic()
         report = merge(server, frame(), journal, **settings)
@@ -1056,8 +1057,12 @@ def test_a_campaign_that_another_process_sends_is_refused_and_taken_over_when_th
         assert len(server.log.mails) == 2
         os.kill(other.pid, signal.SIGKILL)
         assert ended(other)[0] == -signal.SIGKILL
-        report = run_until_all_went(server, frame(), journal)
-        assert report.counts == {State.SENT: ROWS - 2, State.SKIPPED: 2}
+        server.heal()
+        report = merge(server, frame(), journal)
+        # The answer to row 1 may have been about to be recorded together with the intent of row 2.
+        assert [o.row for o in report.in_doubt] in ([], [1])
+        assert len(report.sent) == ROWS - 2
+        assert nobody_twice(server) == once(frame())
 
 
 def test_two_processes_that_start_together_send_once(journal):
