@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from smtp_notebook._sync import GRACE, Caller
 from smtp_notebook.outcome import MailError, MergeRefusedError, MessageError, Outcome, State
+from smtp_notebook.press import refuse_leftover, with_sender
 from smtp_notebook.template import Template, is_missing
 from smtp_notebook.transport import Envelope, Verdict
 
@@ -51,7 +52,6 @@ ADDRESS_COLUMNS = frozenset({"email", "e-mail", "mail", "email address"})
 MEMORY_BUDGET = 256 * 1024 * 1024
 #: How a run waits between attempts, in seconds; a test may exchange it for one that does not.
 PAUSE: Callable[[float], Awaitable[None]] = asyncio.sleep
-_LEFTOVER = re.compile(r"\{\{.{0,200}?\}\}|\{%.{0,200}?%\}", re.DOTALL)
 _EXACT_FLOAT = 2**53
 
 
@@ -342,7 +342,7 @@ class Preflight:
             raise MessageError(
                 cause, "Remove one of them, or name a key column that tells them apart: key=…."
             )
-        _refuse_leftover(message, self.template)
+        refuse_leftover(message, self.template)
         shared = self._shared_address(message, position)
         return self.planned(message, position, key, shared)
 
@@ -430,36 +430,6 @@ class Preflight:
                 else " ".join(str(cells[column]).split())[:80]
             )
         return Outcome(state=State.INVALID, row=position, key=key, reason=error.cause, fix=error.fix)
-
-
-def with_sender(message: Message, connection: Connection) -> Message:
-    """Return the message with the connection's sender when it names none.
-
-    Raises:
-        MessageError: Neither names one.
-    """
-    if message.from_ is not None:
-        return message
-    sender = connection.sender or (connection.user if "@" in connection.user else "")
-    if not sender:
-        cause = "The mail has no From address."
-        raise MessageError(
-            cause, "Give from_=, a from: line in the head, or connect(…, sender='you@example.com')."
-        )
-    return message.with_(from_=sender)
-
-
-def _refuse_leftover(message: Message, template: Template) -> None:
-    if "{% raw %}" in template.source:
-        return  # the author wants braces to arrive
-    for name, text in (
-        ("subject", message.subject),
-        ("body", message.text or ""),
-        ("body", message.html or ""),
-    ):
-        if found := _LEFTOVER.search(text):
-            cause = f"The {name} still has {found[0][:60]!r} in it after the row filled it."
-            raise MessageError(cause, "A cell holds template text; clean it.")
 
 
 def digest(message: Message) -> bytes:

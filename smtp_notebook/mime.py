@@ -32,7 +32,7 @@ from typing import Any
 from smtp_notebook.addresses import CONTROL, Address, shortened
 from smtp_notebook.outcome import MessageError
 
-__all__ = ["Draft", "Part", "canonical", "check_gate", "new_message_id", "parameters_of", "to_bytes"]
+__all__ = ["Draft", "Part", "canonical", "check_gate", "new_message_id", "parameters_of", "stamp", "to_bytes"]
 
 _LINE = 76
 _WORD = 75
@@ -124,9 +124,17 @@ class Draft:
 
 
 def new_message_id(domain: str) -> str:
-    """Return a Message-ID that is new and unguessable: ``<dot-atom@dot-atom>`` (RFC 5322, 3.6.4)."""
+    """Return a Message-ID that is new and unguessable: ``<dot-atom@dot-atom>`` (RFC 5322, 3.6.4).
+
+    All for one domain have the same length, so that a mail's size is known before its id is.
+    """
     host = domain if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", domain) else "localhost"
-    return f"<{time.time_ns():x}.{secrets.token_hex(8)}@{host}>"
+    return f"<{time.time_ns():016x}.{secrets.token_hex(8)}@{host}>"
+
+
+def stamp(message_id: str, date: dt.datetime) -> bytes:
+    """Return the first two lines of every mail: its Date and its Message-ID."""
+    return f"Date: {format_datetime(date)}\r\nMessage-ID: {message_id}\r\n".encode("ascii")
 
 
 def to_bytes(draft: Draft) -> bytes:
@@ -365,12 +373,10 @@ def _filename(name: str) -> str:
 
 
 def _header_lines(draft: Draft) -> list[tuple[str, str]]:
-    lines = [(name, _mailboxes(name, found, draft)) for name, found in draft.mailboxes if found]
-    lines += [
-        ("Subject", _unstructured("Subject", draft.subject)),
-        ("Date", format_datetime(draft.date)),
-        ("Message-ID", draft.message_id),
-    ]
+    # The stamp stands first, so that all behind it is known before it is.
+    lines = [("Date", format_datetime(draft.date)), ("Message-ID", draft.message_id)]
+    lines += [(name, _mailboxes(name, found, draft)) for name, found in draft.mailboxes if found]
+    lines.append(("Subject", _unstructured("Subject", draft.subject)))
     lines += [
         (name, _unstructured(name, value, longest=_LONGEST_LINE - 100)) for name, value in draft.headers
     ]
