@@ -39,6 +39,7 @@ __all__ = [
     "Part",
     "base64_length",
     "base64_lines",
+    "boundaries",
     "canonical",
     "check_gate",
     "frame",
@@ -84,6 +85,7 @@ _STRUCTURED = frozenset(
     | {"list-archive", "list-help", "list-owner", "list-post", "list-subscribe"}
 )
 _ROOM_FOR_A_WORD = 30
+_BOUNDARY = re.compile(rb'boundary="(=_[0-9a-f]{32})"')
 _PARAMETER = re.compile(r'[^";]+(?:"[^"]*")?|;[^";]+(?:"[^"]*")?')
 #: No semicolon: some readers split parameters there even inside quotes.
 _PLAIN_FILE = re.compile(r"[A-Za-z0-9 !#$%&'()+,.=@\[\]^_`{}~-]*")
@@ -330,6 +332,11 @@ def frame(draft: Draft) -> tuple[bytes, ...]:
     )
     # A leaf without headers begins with the empty line that ends them.
     return tuple(_written(_headed(root, ())).split(f"\r\n{mark}".encode()))
+
+
+def boundaries(content: bytes) -> tuple[bytes, ...]:
+    """Return the boundaries that a mail, or a piece of one, declares."""
+    return tuple(_BOUNDARY.findall(content))
 
 
 def header_lines(draft: Draft) -> list[tuple[str, str]]:

@@ -39,7 +39,19 @@ from smtp_notebook.slots import Marker, Pieces, Place, SlotError, Spot, escape, 
 if TYPE_CHECKING:
     from jinja2.runtime import Context
 
-__all__ = ["Row", "Runner", "Template", "broken_lines", "is_missing", "lints"]
+__all__ = [
+    "Field",
+    "Filled",
+    "Parts",
+    "Row",
+    "Runner",
+    "Slot",
+    "Template",
+    "addresses_of",
+    "broken_lines",
+    "is_missing",
+    "lints",
+]
 
 SUFFIXES: Mapping[str, str] = {
     ".md": "markdown",
@@ -137,6 +149,7 @@ class Slot(NamedTuple):
 
     @property
     def where(self) -> str:
+        """What the template calls it, and where."""
         return f"{self.label!r} (line {self.line})" if self.line else repr(self.label)
 
 
@@ -169,6 +182,7 @@ class Field:
         self._jinja = None if self.static else _compile(source, self)
 
     def fill(self, names: Mapping[str, Any]) -> Filled:
+        """Return the field as one row makes it; an error says what to do."""
         if self._jinja is None:
             return Filled(self.source, ())
         sink = Sink(self.marker)
@@ -190,6 +204,7 @@ class Field:
         return "".join(_header_piece(p, filled, self) for p in self.split(filled.skeleton))
 
     def split(self, text: str) -> list[str | int]:
+        """Return a piece of the skeleton as literal text and value numbers."""
         try:
             return self.marker.split(text)
         except SlotError as error:
@@ -576,7 +591,7 @@ class Template:
     def addresses(self, key: str, row: Row) -> list[Address]:
         """Return the addresses of one field of a row; see `fill`."""
         try:
-            return [a for item in self._fields.get(key, ()) for a in _addresses(item, row)]
+            return [a for item in self._fields.get(key, ()) for a in addresses_of(item, row)]
         except TemplateError as error:
             raise _located(error, self.name) from None
 
@@ -617,7 +632,7 @@ class Template:
 
     def _value(self, key: str, items: list[Any], row: Row) -> Any:
         if key in ADDRESS_FIELDS:
-            found = [a for item in items for a in _addresses(item, row)]
+            found = [a for item in items for a in addresses_of(item, row)]
             return found if key != "from_" else _one_sender(found)
         if key in _FILES:
             return [f for item in items for f in _files(item, row)]
@@ -672,14 +687,15 @@ class Row:
     Args:
         names: Everything that a field may use.
         known: Fields that were filled before; a function that a template calls is not called twice.
-        file: Makes an Attachment of a path, or leaves it to the Message.
+        file: Makes an Attachment of a path, or leaves that to the Message; told whether the path is the
+            template's alone.
     """
 
     def __init__(
         self,
         names: Mapping[str, Any],
         known: Mapping[Field, Filled] | None = None,
-        file: Callable[[str], Any] = str,
+        file: Callable[[str, bool], Any] = lambda path, _: path,
     ) -> None:
         self.names = names
         self.file = file
@@ -896,7 +912,7 @@ def _lint(slot: Slot) -> str:
 # ------------------------------------------------------------------------------- addresses and files
 
 
-def _addresses(item: Any, row: Row) -> list[Address]:
+def addresses_of(item: Any, row: Row) -> list[Address]:
     """Return the addresses of one item of an address field: split first, filled after."""
     if not isinstance(item, Field):
         return [item if isinstance(item, Address) else Address.parse(str(item))]
@@ -974,7 +990,7 @@ def _files(item: Any, row: Row) -> list[Any]:
         if number is not None and not isinstance(value, str):
             found.append(value if isinstance(value, Attachment | Path) else Attachment(value))
         else:
-            found.append(row.file(_joined(item, filled, piece)))
+            found.append(row.file(_joined(item, filled, piece), not item.marker.holds(piece)))
     return found
 
 
