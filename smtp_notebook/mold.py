@@ -50,6 +50,8 @@ _IN_URI = re.compile(r"[A-Za-z0-9_.~-]+")
 _URI = re.compile(r"(?:https://[A-Za-z0-9.-]+/|mailto:)[\x21-\x2b\x2d-\x3b\x3d\x3f-\x7e]*")
 #: What stands for itself in plain text, in HTML and in quoted-printable alike.
 _SIMPLE = re.compile(r"[A-Za-z0-9 .,;!?()/_+*#@$%^~|\[\]-]*")
+#: What stands for itself in a URL and in a style besides.
+_WORD = re.compile(r"[A-Za-z0-9_.-]+")
 _SIMPLE_SPOTS = frozenset({Spot.PLAIN, Spot.TEXT, Spot.ATTRIBUTE})
 #: What would make a value that stands before it a reference to an image.
 _AFTER_CID = re.compile(r"(?:i?d)?:", re.IGNORECASE)
@@ -421,23 +423,23 @@ class _Body:
             raise UnusualError
         self._uses = list(uses)
         self._indices = [use.index for use in uses]
-        self._only_simple = all(use.spot in _SIMPLE_SPOTS for use in uses)
+        self._others = [(number, use) for number, use in enumerate(uses) if use.spot not in _SIMPLE_SPOTS]
         self._guarded = any(text.guarded for text in self.texts)
 
     def fill(self, texts: Sequence[str]) -> list[list[bytes]]:
         row = " ".join(texts)
-        simple = self._only_simple and _SIMPLE.fullmatch(row) is not None and "--" not in row
-        forms = (
-            [texts[i] for i in self._indices]
-            if simple
-            else [self._form(use, texts[use.index]) for use in self._uses]
-        )
+        if _SIMPLE.fullmatch(row) and "--" not in row:
+            forms = [texts[i] for i in self._indices]
+            for number, use in self._others:
+                forms[number] = self._form(use, texts[use.index])
+        else:
+            forms = [self._form(use, texts[use.index]) for use in self._uses]
         watch = self._guarded or ":" in row
         return [text.fill(forms, watch=watch) for text in self.texts]
 
     def _form(self, use: _Use, text: str) -> str:
         """Return a value as it stands at one kind of place, quoted; a line end is NUL."""
-        if use.spot in _SIMPLE_SPOTS and _SIMPLE.fullmatch(text) and "--" not in text:
+        if _WORD.fullmatch(text) and "--" not in text and use.spot is not Spot.NOWHERE:
             return text
         if "\0" in text or "\r" in text or ("{" in text and not self._raw):
             raise UnusualError

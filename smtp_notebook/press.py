@@ -5,7 +5,6 @@ A merge prints thousands of mails that differ in a few words. Everything they sh
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import re
@@ -348,14 +347,16 @@ def _sealed(filling: Filling, boundaries: Sequence[bytes], *, smtputf8: bool = F
             chunks.append(piece.content)
             continue
         chunks.append(piece)
-        # Boundaries are the one thing that two presses write differently.
-        state.update(functools.reduce(_without, boundaries, piece))
+        state.update(_without(piece, boundaries))
     size = sum(map(len, chunks))
     return Printed(recipients, sender, smtputf8, tuple(chunks), size, state.digest()[:16], warnings)
 
 
-def _without(content: bytes, boundary: bytes) -> bytes:
-    return content.replace(boundary, b"")
+def _without(content: bytes, boundaries: Sequence[bytes]) -> bytes:
+    """Take the boundaries out: the one thing that two presses write differently."""
+    for boundary in boundaries:
+        content = content.replace(boundary, b"")
+    return content
 
 
 def _same(one: Printed, other: Printed) -> bool:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError, meta, nodes, pass_context
+from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
@@ -34,7 +35,17 @@ from smtp_notebook.fields import FIELDS, check_field_names
 from smtp_notebook.message import Attachment, Message
 from smtp_notebook.outcome import MailError, MessageError, OptionError, TemplateError
 from smtp_notebook.render import Fragment, is_plain, merged_images, render
-from smtp_notebook.slots import Marker, Pieces, Place, SlotError, Spot, escape, html_pieces, plain_pieces
+from smtp_notebook.slots import (
+    READY,
+    Marker,
+    Pieces,
+    Place,
+    SlotError,
+    Spot,
+    escape,
+    html_pieces,
+    plain_pieces,
+)
 
 if TYPE_CHECKING:
     from jinja2.runtime import Context
@@ -245,17 +256,17 @@ class Field:
 class Sink:
     """Collects the values that the rendering of a field prints."""
 
-    __slots__ = ("line", "marker", "slots")
+    __slots__ = ("marker", "offset", "slots")
 
     def __init__(self, marker: Marker) -> None:
         self.marker = marker
         self.slots: list[Slot] = []
-        self.line = 0
+        self.offset = 0
 
     def begin(self, field: Field) -> None:
         """Make ready for another field."""
         self.slots = []
-        self.line = field.line
+        self.offset = field.line - 1 if field.line else 0
 
 
 @pass_context
@@ -265,12 +276,18 @@ def _slot(context: Context, value: Any, label: str, line: int) -> Any:
     sink: Sink = context.parent[_SINK]
     if type(value) is not str:
         _refuse_unprintable(value, label)
-    if isinstance(value, str) and sink.marker.may_touch(value) and sink.marker.touches(value):
-        sink.marker.split(value)  # raises when a filter changed it
+    marker = sink.marker
+    if isinstance(value, str) and marker.hint in value and marker.touches(value):
+        marker.split(value)  # raises when a filter changed it
         return Markup(value)  # noqa: S704 - a {% set %} block or a macro: template text whose values are tokens already
     slots = sink.slots
-    slots.append(Slot(value, label, line + sink.line - 1 if sink.line else line))
-    return sink.marker.markup(len(slots) - 1)
+    index = len(slots)
+    slots.append(_new_slot(Slot, (value, label, line + sink.offset)))
+    return marker.ready[index] if index < READY else marker.markup(index)
+
+
+#: As `Slot` itself makes one, at half the cost.
+_new_slot: Any = tuple.__new__
 
 
 def _refuse_unprintable(value: object, label: str) -> None:
@@ -313,11 +330,22 @@ def _control_name(character: str) -> str:
 # -------------------------------------------------------------------------------------------- Jinja
 
 
+class _Code(CodeGenerator):
+    """Prints what `_slot` returns as it is: it is Markup, and `escape` would copy it."""
+
+    def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:  # noqa: ARG002 - Jinja's signature
+        self.write("(")
+
+    def _output_child_post(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:  # noqa: ARG002 - the same
+        self.write(")")
+
+
 @functools.cache
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         undefined=_Unknown, autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
+    environment.code_generator_class = _Code
     environment.filters |= {
         _SLOT: _slot,
         "addresses": filters.addresses,

@@ -138,18 +138,30 @@ anything = st.one_of(
     st.just(Markup("<i>said to be HTML</i>")),
     st.just(Template),
 )
-wordlike = st.one_of(
-    anything, st.sampled_from(["Ann", "Bob Ray", "Energy", "00Q0001", "7", "Zoë", "Acme, Inc."])
-)
-ROWS = st.fixed_dictionaries(
-    {
-        "Name": wordlike,
-        "Email": st.one_of(*[st.sampled_from(ADDRESSES)] * 4, wordlike),
-        "x": wordlike,
-        "y": wordlike,
-        "File": st.sampled_from(["a", "b", "none", "../a", "", 7]),
-    },
-    optional={"Phone": wordlike, "z": wordlike},
+words = st.sampled_from(["Ann", "Bob Ray", "Energy", "00Q0001", "7", "Zoë", "Acme Inc.", "a@b", "two\nlines"])
+addresses = st.sampled_from([*["ann@example.com", "bob.b@example.org"] * 5, *ADDRESSES])
+files = st.sampled_from(["a", "b"])
+#: Rows are mostly usual, and then one or two of their cells are not.
+ROWS = st.builds(
+    lambda usual, unusual: usual | unusual,
+    st.fixed_dictionaries(
+        {
+            "Name": words,
+            "Email": addresses,
+            "x": words,
+            "y": words,
+            "File": files,
+            "Phone": st.sampled_from([None, "555 1234"]),
+        },
+        optional={"z": words},
+    ),
+    st.one_of(
+        st.just({}),
+        st.dictionaries(
+            st.sampled_from(["Name", "x", "y", "x", "y", "Email", "Phone"]), anything, max_size=2
+        ),
+        st.fixed_dictionaries({"File": st.sampled_from(["none", "../a", "", 7])}),
+    ),
 )
 TO = [
     "{{ Email }}",
@@ -235,9 +247,12 @@ LINES = [
 bodies = st.lists(st.sampled_from(LINES), min_size=1, max_size=6).flatmap(
     lambda lines: st.sampled_from(["\n".join(lines) + "\n", "\n\n".join(lines), "\r\n".join(lines)])
 )
-heads = st.fixed_dictionaries(
-    {"to": st.sampled_from(TO), "subject": st.sampled_from(SUBJECTS)},
-    optional={k: st.sampled_from(v) for k, v in HEAD.items()},
+heads = st.builds(
+    lambda given, more: given | dict(more),
+    st.fixed_dictionaries(
+        {"to": st.sampled_from(TO[:2] * 4 + TO), "subject": st.sampled_from(SUBJECTS[:3] * 4 + SUBJECTS)}
+    ),
+    st.lists(st.sampled_from([(k, v) for k, found in HEAD.items() for v in found]), max_size=2),
 )
 VALUES = {"shared": "of all", "twice": lambda v: f"{v} {v}", "x": "from values"}
 
