@@ -44,12 +44,14 @@ __all__ = [
     "check_gate",
     "frame",
     "header_lines",
+    "mailbox_line",
     "new_message_id",
     "parameters_of",
     "quoted",
     "soft_broken",
     "stamp",
     "text_head",
+    "text_line",
     "to_bytes",
     "written_file",
 ]
@@ -344,6 +346,33 @@ def header_lines(draft: Draft) -> list[tuple[str, str]]:
     return _header_lines(draft)[2:]
 
 
+def text_line(name: str, text: str) -> str:
+    """Return one unstructured header line as a draft would have it, read back and compared.
+
+    Raises:
+        MessageError: It cannot be written, or an older parser reads another text.
+    """
+    value = _unstructured(name, text)
+    _same(name, _older_text(value), text)
+    return f"{name}: {value}\r\n"
+
+
+def mailbox_line(name: str, display_name: str, wire: str) -> str:
+    """Return one header line with one plain address, read back and compared as by `text_line`."""
+    value = _folded(name, [*_phrase(display_name, _LINE - len(name) - 2), f"<{wire}>"])
+    pairs = utils.getaddresses([_unfolded(value)], **_LENIENT)
+    _same(name, [(_older_text(found), spec) for found, spec in pairs], [(display_name, wire)])
+    return f"{name}: {value}\r\n"
+
+
+def _older_text(value: str) -> str:
+    return str(make_header(decode_header(_unfolded(value))))
+
+
+def _unfolded(value: str) -> str:
+    return re.sub(r"\r?\n(?=[ \t])", "", value)
+
+
 @functools.cache
 def text_head(subtype: str, encoding: str) -> bytes:
     """Return the headers of a text in its encoding, and the empty line behind them."""
@@ -616,8 +645,8 @@ def _check_mailboxes(name: str, parsers: tuple[Any, Any], meant: Sequence[Addres
     if name != "Disposition-Notification-To":
         found = parsed[name].addresses if parsed[name] is not None else ()
         _same(name, [a.addr_spec for a in found], specs)
-    lines = [re.sub(r"\r?\n(?=[ \t])", "", value) for value in older.get_all(name, [])]
-    pairs = [(str(make_header(decode_header(n))), spec) for n, spec in utils.getaddresses(lines, **_LENIENT)]
+    lines = [_unfolded(value) for value in older.get_all(name, [])]
+    pairs = [(_older_text(n), spec) for n, spec in utils.getaddresses(lines, **_LENIENT)]
     _same(name, pairs, [(a.display_name, spec) for a, spec in zip(meant, specs, strict=True)])
 
 

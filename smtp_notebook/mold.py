@@ -35,17 +35,22 @@ from smtp_notebook.template import (
     lints,
 )
 
-__all__ = ["Filling", "Leaf", "Mailbox", "Mold", "UnusualError", "addressees", "texts_of"]
+__all__ = ["Filling", "Form", "Leaf", "Mailbox", "Mold", "UnusualError", "addressees", "texts_of"]
 
 _LINE = 76
 #: A longer word in a subject is encoded.
 _LONGEST_WORD = 66
 _LONGEST_URI_LINE = 900
 _PLAIN_TYPES = frozenset({str, int, float, bool, Decimal, dt.date, dt.datetime, dt.time})
-#: Words that every parser of headers takes for text and nothing else; a name has fewer.
+#: Words that no parser of headers takes for anything but text; a name has fewer.
 _WORDS = re.compile(r"[A-Za-z0-9!#$%&'()*+./?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'()*+./?^_`{|}~-]+)*")
 _NAME = re.compile(r"[A-Za-z0-9]{1,60}(?: [A-Za-z0-9]{1,60})*")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
+#: The same with any letters: such a line is read back.
+_ANY_WORDS = re.compile(r"[\w!#$%&'()*+./?^`{|}~-]+(?: [\w!#$%&'()*+./?^`{|}~-]+)*")
+_ANY_NAME = re.compile(r"[^\W_]+(?: [^\W_]+)*")
+_ANY_PRINTABLE = re.compile(r"[\w\x21-\x7e]+(?: [\w\x21-\x7e]+)*")
+_LONGEST_TEXT = 200
 _IN_URI = re.compile(r"[A-Za-z0-9_.~-]+")
 _URI = re.compile(r"(?:https://[A-Za-z0-9.-]+/|mailto:)[\x21-\x2b\x2d-\x3b\x3d\x3f-\x7e]*")
 #: What stands for itself in plain text, in HTML and in quoted-printable alike.
@@ -79,13 +84,18 @@ class Leaf(NamedTuple):
         return cls(content, hashlib.sha256(content).digest())
 
 
+#: How each header line with values is written: its encoded words and its line ends.
+Form = tuple[tuple[int, int], ...]
+
+
 class Filling(NamedTuple):
-    """One row in its mold."""
+    """One row in its mold; a mold's rows of one form differ in words alone."""
 
     recipients: tuple[str, ...]
     sender: str
     chunks: list[bytes | Leaf]
     warnings: tuple[str, ...]
+    form: Form = ()
 
 
 def texts_of(slots: Iterable[Slot]) -> list[str]:
@@ -133,7 +143,7 @@ class Mailbox(NamedTuple):
         if self.name is None:
             return "", wire
         name = self.name.fill(found)
-        if _NAME.fullmatch(name) is None:
+        if _ANY_NAME.fullmatch(name) is None or len(name) > _LONGEST_TEXT:
             raise UnusualError
         return name, wire
 
@@ -169,7 +179,11 @@ def _mailbox_filler(label: str, box: int) -> _Filler:
         name, wire = boxes[box]
         if len(label) + len(name) + len(wire) + 6 > _LINE:
             raise UnusualError
-        return f"{label}: {name} <{wire}>\r\n" if name else f"{label}: {wire}\r\n"
+        if not name:
+            return f"{label}: {wire}\r\n"
+        if _NAME.fullmatch(name):
+            return f"{label}: {name} <{wire}>\r\n"
+        return _read_back(mime.mailbox_line, label, name, wire)
 
     return fill
 
@@ -183,11 +197,24 @@ def _words_filler(label: str, field: int, line: _Line) -> _Filler:
     def fill(texts: Texts, _: list[tuple[str, str]]) -> str:
         found = texts[field]
         text = line.fill(found)
-        if len(text) > longest or not _PRINTABLE.fullmatch(text) or not all(map(_WORDS.fullmatch, found)):
+        if len(text) <= longest and _PRINTABLE.fullmatch(text) and all(map(_WORDS.fullmatch, found)):
+            return f"{label}: {text}\r\n"
+        if (
+            len(text) > _LONGEST_TEXT
+            or not _ANY_PRINTABLE.fullmatch(text)
+            or not all(map(_ANY_WORDS.fullmatch, found))
+        ):
             raise UnusualError
-        return f"{label}: {text}\r\n"
+        return _read_back(mime.text_line, label, text)
 
     return fill
+
+
+def _read_back(write: Callable[..., str], *texts: str) -> str:
+    try:
+        return write(*texts)
+    except (MailError, UnicodeError):
+        raise UnusualError from None
 
 
 def _uri_filler(label: str, field: int, line: _Line) -> _Filler:
@@ -262,19 +289,17 @@ class _Heading:
         make = _uri_filler if label == "List-Unsubscribe" else _words_filler
         return make(label, self._numbers[item], line)
 
-    def fill(self, texts: Texts) -> tuple[bytes, tuple[str, ...], str]:
-        """Return the lines, the recipients and the sender of a row."""
+    def fill(self, texts: Texts) -> tuple[bytes, tuple[str, ...], str, Form]:
+        """Return the lines, the recipients, the sender and the form of a row."""
         boxes = [box.fill(texts) for box in self._boxes]
         out = self._pieces.copy()
-        out[1::2] = [fill(texts, boxes) for fill in self._fillers]
+        lines = [fill(texts, boxes) for fill in self._fillers]
+        out[1::2] = lines
         wires = [r if isinstance(r, str) else boxes[r][1] for r in self._recipients]
         recipients = tuple(wires) if len(wires) == 1 else each_once(wires)
-        sender = self._sender
-        return (
-            "".join(out).encode("ascii"),
-            recipients,
-            sender if isinstance(sender, str) else boxes[sender][1],
-        )
+        sender = self._sender if isinstance(self._sender, str) else boxes[self._sender][1]
+        form = tuple([(line.count("=?"), line.count("\n")) for line in lines])
+        return "".join(out).encode("ascii"), recipients, sender, form
 
 
 # ---------------------------------------------------------------------------------------- the texts
@@ -531,7 +556,7 @@ class Mold:
             UnusualError: The row has something that this does not vouch for.
         """
         texts = [texts_of(found) for found in slots]
-        head, recipients, sender = self._heading.fill(texts)
+        head, recipients, sender, form = self._heading.fill(texts)
         leaves: list[list[bytes] | Leaf] = [*self._body.fill(texts[-1] if self._dynamic_body else ())]
         leaves += [f if isinstance(f, Leaf) else self._read(f, slots, texts) for f in self._files]
         out: list[bytes] = [head]
@@ -546,7 +571,7 @@ class Mold:
         out.append(self._frame[-1])
         chunks.append(b"".join(out))
         odd = self._dynamic_body and any(type(value) is not str for value, _, _ in slots[-1])
-        return Filling(recipients, sender, chunks, lints(slots[-1]) if odd else ())
+        return Filling(recipients, sender, chunks, lints(slots[-1]) if odd else (), form)
 
     def _read(self, path: tuple[int, _Line], slots: Sequence[Sequence[Slot]], texts: Texts) -> Leaf:
         number, line = path

@@ -18,7 +18,7 @@ from smtp_notebook.attachments import inside
 from smtp_notebook.connection import Connection
 from smtp_notebook.message import Attachment, Message, each_once, part_of
 from smtp_notebook.mime import stamp
-from smtp_notebook.mold import Filling, Leaf, Mailbox, Mold, UnusualError, addressees, texts_of
+from smtp_notebook.mold import Filling, Form, Leaf, Mailbox, Mold, UnusualError, addressees, texts_of
 from smtp_notebook.outcome import MailError, MessageError
 from smtp_notebook.template import Field, Filled, Row, Runner, Slot, Template
 
@@ -157,12 +157,13 @@ def _version(place: Path) -> tuple[int, int]:
 
 
 class _Shape:
-    """What is known of a skeleton: its mold, once that has filled a row as the whole way does."""
+    """What is known of a skeleton: its mold, and the forms in which that filled a row as the whole way does."""
 
-    __slots__ = ("mold", "tries")
+    __slots__ = ("forms", "mold", "tries")
 
     def __init__(self) -> None:
         self.mold: Mold | None = None
+        self.forms: set[Form] = set()
         self.tries = 0
 
 
@@ -250,14 +251,17 @@ class Press:
         except Exception:  # noqa: BLE001 - the whole way finds it again, and explains it
             return self._whole(cells, {})[1]
         shape = self._shapes.get(key)
+        filling = None
         if shape is not None and shape.mold is not None:
             try:
-                return _sealed(shape.mold.fill(slots), shape.mold.boundaries)
+                filling = shape.mold.fill(slots)
+                if filling.form in shape.forms:
+                    return _sealed(filling, shape.mold.boundaries)
             except UnusualError:
                 pass
         known = _filled(self._fields, key, slots)
         message, printed = self._whole(cells, known)
-        if shape is None or (shape.mold is None and shape.tries < _TRIES):
+        if shape is None or filling is not None or (shape.mold is None and shape.tries < _TRIES):
             self._prove(key, slots, known, message, printed)
         return printed
 
@@ -289,19 +293,20 @@ class Press:
         message: Message,
         printed: Printed,
     ) -> None:
-        """Make a mold, and keep it when it fills the row as it was printed."""
+        """Make a mold, and keep it and the row's form when it fills the row as it was printed."""
         shape = self._shapes.get(key) or _Shape()
-        size = 1000
         try:
-            mold = Mold(self._template, known, message, self._files.leaf, self._files.leaf_at)
-            if _same(_sealed(mold.fill(slots), mold.boundaries), printed):
-                shape.mold = mold
-                size += mold.size
-            else:
-                shape.tries = _TRIES
+            mold = shape.mold or Mold(self._template, known, message, self._files.leaf, self._files.leaf_at)
+            filling = mold.fill(slots)
         except UnusualError:
             shape.tries += 1
-        self._shapes.put(key, shape, size)
+        else:
+            if _same(_sealed(filling, mold.boundaries), printed):
+                shape.mold = mold
+                shape.forms.add(filling.form)
+            else:
+                shape.mold, shape.tries = None, _TRIES
+        self._shapes.put(key, shape, 1000 + (shape.mold.size if shape.mold is not None else 0))
 
     def message(self, cells: Mapping[str, Any]) -> Message:
         """Return the Message that a row makes, with a sender; for a look at it.
@@ -338,7 +343,7 @@ def _filled(
 
 
 def _sealed(filling: Filling, boundaries: Sequence[bytes], *, smtputf8: bool = False) -> Printed:
-    recipients, sender, pieces, warnings = filling
+    recipients, sender, pieces, warnings, _ = filling
     state = hashlib.sha256("\n".join((*recipients, "", "")).encode())
     chunks: list[bytes] = []
     for piece in pieces:
