@@ -7,16 +7,23 @@ encoder, so two parsers that are not ours judge what arrives as well.
 from __future__ import annotations
 
 import datetime as dt
+import email
 import re
+import subprocess
+import sys
+from email import policy
+from pathlib import Path
 
+import fast_mail_parser
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
-from test_mime import EVIL
+from test_mime import EVIL, assert_framing
 
-from smtp_notebook import Connection, MailError, Template
-from smtp_notebook.press import Press, refuse_leftover, stamp, with_sender
+from smtp_notebook import Attachment, Connection, MailError, Template
+from smtp_notebook.addresses import _judged, plain_wire
+from smtp_notebook.press import Press, Printed, refuse_leftover, stamp, with_sender
 
 SERVER = Connection(host="mail.example.com", port=587, sender="sender@example.com")
 MOMENT = dt.datetime(2026, 5, 4, 3, 2, 1, tzinfo=dt.UTC)
@@ -285,3 +292,371 @@ def test_any_row_of_any_template_is_the_mail_of_the_one_message_builder(folder, 
     press = Press(template, SERVER, values=VALUES)
     for cells in rows:
         assert_same(press, template, cells, VALUES)
+
+
+# -------------------------------------------------------------------------- which rows take the fast way
+
+LETTER = """\
+---
+to: {{ Name }} <{{ Email }}>
+from: Nora <nora@example.com>
+subject: Welcome, {{ Name }}
+unsubscribe: https://example.com/u?id={{ Id }}
+X-Lead: {{ Id }}
+---
+Dear {{ Name }},
+
+thank you for **{{ Product }}**, which costs {{ Price }}.{% if Phone %} We call {{ Phone }}.{% endif %}
+
+
+[Your offer](https://example.com/offers/{{ Id }}?from={{ Email }})
+"""
+HTML = """\
+---
+to: {{ Email }}
+subject: Hello {{ Name }}
+format: html
+---
+<html><head><style>p { color: #222 }</style></head><body>
+<p title="{{ Name }}">Dear {{ Name }}, {{ Product }} costs {{ Price }}.</p>
+<p><a href="https://example.com/{{ Id }}">offer</a></p>
+</body></html>
+"""
+
+
+def rows(count, **more):
+    return [
+        {
+            "Name": f"Ann {chr(65 + i % 26)}",
+            "Email": f"ann{i}@example.com",
+            "Id": f"00Q{i:05}",
+            "Product": "Solar Roof, large",
+            "Price": "$1,200",
+            "Phone": None,
+        }
+        | more
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("source", [LETTER, HTML, LETTER.replace("---\nDear", "format: text\n---\nDear")])
+def test_all_plain_rows_but_the_first_of_a_skeleton_take_the_fast_way(source):
+    template = Template(source)
+    press = Press(template, SERVER)
+    for cells in rows(60) + rows(60, Phone="555 1234"):
+        printed = press.print(cells)
+        message, content = whole(template, cells)
+        assert unbound(content_of(printed)) == unbound(content)
+        assert printed.recipients == message.recipients
+    assert press.slow_rows == (2 if "Phone" in source else 1)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"Product": 'Ω & <b>größer</b> \u2028 = "quoted"'},
+        {"Product": "two\nlines\n\n.dot\nFrom here \n"},
+        {"Product": "word " * 60},
+        {"Product": "日本語" * 400},
+        {"Product": "a -- b --> c", "Price": 12.5},
+        {"Price": dt.date(2026, 1, 2)},
+        {"Id": "a b&c/d"} | {"x": 1},
+        {"Name": "Zoë Müller-Łuk"},
+        {"Name": "Ωmega 日本"},
+        {"Name": "A " * 30 + "B"},
+    ],
+)
+def test_texts_of_any_language_and_length_do_too(more):
+    template = Template(
+        LETTER.replace("unsubscribe: https://example.com/u?id={{ Id }}\nX-Lead: {{ Id }}\n", "")
+    )
+    press = Press(template, SERVER)
+    for cells in rows(3) + rows(6, **more):
+        assert_same(press, template, cells)
+    assert press.slow_rows <= 3 or more["Name"] in {"Zoë Müller-Łuk", "A " * 30 + "B"}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"Product": Markup("<b>x</b>")},
+        {"Product": ["a", "b"]},
+        {"Product": "a\rb"},
+        {"Product": "{ brace"},
+        {"Product": "cid:logo"},
+        {"Name": "Smith, Ann"},
+        {"Name": "=?utf-8?q?x?="},
+        {"Name": "x <evil@example.net>"},
+        {"Name": ""},
+        {"Email": "Ann <ann@example.com>"},
+        {"Email": "jörg@example.com"},
+        {"Id": "é"},
+    ],
+)
+@pytest.mark.parametrize("source", [LETTER, HTML])
+def test_what_a_mold_does_not_vouch_for_goes_the_whole_way(source, more):
+    template = Template(source)
+    press = Press(template, SERVER)
+    for cells in rows(3):
+        press.print(cells)
+    for cells in rows(3, **more):
+        assert_same(press, template, cells)
+
+
+def test_a_function_of_the_template_is_called_once_for_each_row():
+    calls = []
+    template = Template("{{ code(x) }}", to="{{ Email }}", subject="{{ Name }}")
+    press = Press(template, SERVER, values={"code": lambda x: calls.append(x) or f"code {x}"})
+    names = ["Ann", "Bob", "Smith, Cy", "Dora"]
+    for number, name in enumerate(names):
+        press.print({"Email": "ann@example.com", "Name": name, "x": number})
+    assert calls == [0, 1, 2, 3]
+
+
+def test_what_a_row_sets_does_not_reach_the_next():
+    template = Template(
+        "{% set seen = x %}{{ seen }} {{ y | default('none') }}",
+        to="a@example.com",
+        subject="{% set seen = 1 %}{{ x }}",
+    )
+    press = Press(template, SERVER)
+    for cells in ({"x": "a", "y": "b"}, {"x": "c"}, {"x": "d", "y": None}, {"x": "e", "y": "f"}):
+        assert_same(press, template, cells)
+
+
+# ------------------------------------------------------------------------------------- what others read
+
+
+@given(
+    name=st.text(st.characters(codec="utf-8", categories=("L", "N", "Zs")), min_size=1, max_size=40),
+    word=anything,
+)
+@example("Zoë", "x")
+@example("Ann Smith", "word\n.\nFrom x")
+@settings(max_examples=150, deadline=None)
+def test_two_other_parsers_find_what_was_meant(name, word):
+    template = Template(
+        "Dear {{ Name }},\n\n{{ word }} and more\n",
+        to="{{ Name }} <{{ Email }}>",
+        cc="c@example.com",
+        subject="Hello {{ Name }}",
+    )
+    press = Press(template, SERVER)
+    cells = {"Name": "Ann", "Email": "ann@example.com", "word": "word"}
+    press.print(cells)
+    for _ in range(2):
+        try:
+            printed = press.print(cells | {"Name": name, "word": word})
+        except MailError:
+            return
+        message = template.fill(cells | {"Name": name, "word": word})
+        content = content_of(printed)
+        assert_framing(content)
+        newer = email.message_from_bytes(content, policy=policy.default)
+        rust = fast_mail_parser.parse_email(content)
+        assert newer["subject"] == rust.subject == message.subject
+        assert [a.addr_spec for a in newer["to"].addresses] == ["ann@example.com"]
+        assert [(a.display_name, a.address) for a in rust.to] == [
+            (message.to[0].display_name, "ann@example.com")
+        ]
+        assert [a.address for a in rust.cc] == ["c@example.com"]
+        assert printed.recipients == ("ann@example.com", "c@example.com")
+        for kind, found, meant in (
+            ("plain", rust.text_plain, message.text),
+            ("html", rust.text_html, message.html),
+        ):
+            lines = re.sub("\r\n|\r|\n", "\n", meant)
+            wanted = lines if lines.endswith("\n") else lines + "\n"
+            part = newer.get_body((kind,))
+            assert part.get_payload(decode=True).decode().replace("\r\n", "\n") == wanted
+            assert found[0].replace("\r\n", "\n") == wanted
+
+
+def test_its_files_arrive(folder):
+    template = Template(LETTER, attach=["a.txt", "{{ File }}.txt"], inline="logo.png", attach_root=folder)
+    press = Press(template, SERVER)
+    for cells in rows(4, File="b"):
+        content = content_of(press.print(cells))
+        found = fast_mail_parser.parse_email(content).attachments
+        assert {f.filename: f.content for f in found} == {
+            name: (folder / name).read_bytes() for name in ("a.txt", "b.txt", "logo.png")
+        }
+    assert press.slow_rows == 1
+
+
+# --------------------------------------------------------------------------------- files, digests, bounds
+
+
+def test_a_file_that_every_row_carries_is_one_object(folder):
+    (folder / "big.bin").write_bytes(bytes(range(256)) * 400)
+    template = Template(LETTER, attach=["big.bin", Attachment(b"x" * 5000, "given.bin")], attach_root=folder)
+    press = Press(template, SERVER)
+    # The third and the last go the whole way.
+    printed = [press.print(c) for c in [*rows(2), *rows(1, Name="Smith, Ann"), *rows(2, Product=["list"])]]
+    big = [{id(c) for c in p.chunks if len(c) > 50_000} for p in printed]
+    assert len(big[0]) == 1
+    assert all(ids == big[0] for ids in big)
+    assert press.slow_rows == 4
+
+
+def test_a_rows_file_is_read_again_when_it_changed(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    (tmp_path / "fixed.txt").write_text("old")
+    template = Template(
+        "hi", to="{{ Email }}", subject="s", attach=["{{ File }}.txt", "fixed.txt"], attach_root=tmp_path
+    )
+    press = Press(template, SERVER)
+    cells = {"Email": "ann@example.com", "File": "a"}
+    before = [press.print(cells) for _ in range(2)]
+    assert before[0].chunks[1] is before[1].chunks[1]
+    for name in ("a.txt", "fixed.txt"):
+        (tmp_path / name).write_text("changed")
+    after = press.print(cells)
+    contents = [f.content for f in fast_mail_parser.parse_email(content_of(after)).attachments]
+    assert contents == [b"changed", b"old"]
+    assert after.digest != before[0].digest
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(MailError, match=r"a\.txt"):
+        press.print(cells)
+
+
+def test_a_digest_is_the_same_in_every_press_and_process_and_differs_with_the_mail(folder):
+    def digest(source=LETTER, press=None, attach="a.txt", server=SERVER, **more):
+        press = press or Press(Template(source, attach=attach, attach_root=folder), server)
+        return [press.print(cells | more).digest for cells in rows(3)][1]
+
+    usual = digest()
+    assert usual == digest()
+    assert len(usual) == 16
+    others = [
+        digest(Name="Bob"),
+        digest(Name="Smith, Ann"),
+        digest(Email="bob@example.com"),
+        digest(Id="x"),
+        digest(Product="Solar"),
+        digest(Product="größer"),
+        digest(Phone="5"),
+        digest(attach=None),
+        digest(attach="b.txt"),
+        digest(attach=["a.txt", "a.txt"]),
+        digest(LETTER.replace("subject:", "bcc: x@example.com\nsubject:")),
+        digest(LETTER.replace("Dear", "Hello")),
+        digest(LETTER.replace("Nora", "Zoë")),
+    ]
+    assert len({usual, *others}) == len(others) + 1
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import test_press as t;"
+        "p = t.Press(t.Template(t.LETTER, attach='a.txt', attach_root=sys.argv[2]), t.SERVER);"
+        "print([p.print(c).digest.hex() for c in t.rows(3)][1])"
+    )
+    here = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code, here, str(folder)], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == usual.hex()
+
+
+def test_the_fast_and_the_whole_way_give_the_same_digest():
+    first, second = (Press(Template(LETTER), SERVER) for _ in range(2))
+    cells = rows(2)
+    assert [first.print(c).digest for c in cells] == [second.print(c).digest for c in reversed(cells)][::-1]
+    assert (first.slow_rows, second.slow_rows) == (1, 1)
+
+
+def test_what_is_kept_is_bounded(tmp_path):
+    for number in range(30):
+        (tmp_path / f"{number}.bin").write_bytes(bytes([number]) * 20_000)
+    template = Template(
+        "hi {% for i in range(n) %}x{% endfor %}",
+        to="{{ Email }}",
+        attach="{{ File }}.bin",
+        attach_root=tmp_path,
+    )
+    press = Press(template, SERVER, cache_bytes=100_000)
+    for number in range(30):
+        press.print({"Email": "ann@example.com", "File": str(number), "n": number})
+    for cache in (press._shapes, press._files._read, press._files._leaves):
+        assert 0 < cache.size <= 100_000
+        assert cache.size == sum(size for _, size in cache._kept.values())
+        assert len(cache._kept) < 30
+
+
+def test_the_whole_mail_begins_with_its_stamp_and_its_size_is_known_before():
+    template = Template(LETTER)
+    press = Press(template, SERVER)
+    (cells,) = rows(1)
+    printed = press.print(cells)
+    assert isinstance(printed, Printed)
+    message = press.message(cells).stamped()
+    assert message.as_bytes().startswith(stamp(message.message_id, message.date))
+    assert len(message.as_bytes()) == len(stamp(message.message_id, message.date)) + printed.size
+
+
+@pytest.mark.parametrize(
+    ("fields", "cells", "word"),
+    [
+        ({"to": "{{ Email }}"}, {"Email": None}, "Email"),
+        ({"to": "{{ Email }}"}, {"Email": "ann"}, "@"),
+        ({"to": "{{ Email }}"}, {"Email": "a@example.com; b@example.com"}, "more than one"),
+        ({"to": "{% if Email %}{{ Email }}{% endif %}"}, {"Email": None}, "no recipient"),
+        ({"to": "{{ Other }}"}, {"Email": "ann@example.com"}, "Other"),
+    ],
+)
+def test_recipients_are_refused_as_the_mail_is(fields, cells, word):
+    press = Press(
+        Template("hi", subject="{{ Email }}" if "Email" not in fields["to"] else "s", **fields), SERVER
+    )
+    causes = []
+    for ask in (press.recipients, press.print, press.message):
+        with pytest.raises(MailError, match=word) as caught:
+            ask(cells)
+        causes.append(str(caught.value))
+    assert len({*causes}) == 1
+
+
+# ------------------------------------------------------------------------------------- plain addresses
+
+label = st.from_regex(r"[A-Za-z0-9-]{1,8}", fullmatch=True)
+local = st.from_regex(r"[A-Za-z0-9_+.-]{1,12}", fullmatch=True)
+
+
+@given(
+    st.builds(
+        lambda a, labels: f"{a}@{'.'.join(labels)}",
+        st.one_of(local, st.sampled_from(["Postmaster", "INFO", "x" * 64, "x" * 65, ".a", "a..b"])),
+        st.lists(
+            st.one_of(
+                label,
+                st.sampled_from(
+                    [
+                        "test",
+                        "example",
+                        "local",
+                        "xn--exmple-cua",
+                        "com",
+                        "a--b",
+                        "x" * 63,
+                        "x" * 64,
+                        "ab--c",
+                        "arpa",
+                    ]
+                ),
+            ),
+            min_size=1,
+            max_size=4,
+        ),
+    )
+)
+@settings(max_examples=600, deadline=None)
+def test_an_address_beyond_doubt_is_what_the_validator_says(spec):
+    wire = plain_wire(spec)
+    if wire is not None:
+        found = _judged(spec, spec.rpartition("@")[2])
+        assert (
+            wire == f"{found.local_part}@{found.domain}" == f"{found.local_part}@{found.ascii_domain.lower()}"
+        )
+
+
+def test_usual_addresses_are_beyond_doubt():
+    for spec in ("ann@example.com", "ann.b+c_d-e@mail.x-y.Example.co.uk", "a1@test.example"):
+        assert plain_wire(spec) == spec.partition("@")[0] + "@" + spec.partition("@")[2].lower()
