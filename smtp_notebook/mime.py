@@ -352,7 +352,7 @@ def text_line(name: str, text: str) -> str:
     Raises:
         MessageError: It cannot be written, or an older parser reads another text.
     """
-    value = _unstructured(name, text)
+    value = _unstructured(name, text, _longest_word(name))
     _same(name, _older_text(value), text)
     return f"{name}: {value}\r\n"
 
@@ -508,14 +508,17 @@ def _header_lines(draft: Draft) -> list[tuple[str, str]]:
     # The stamp stands first, so that all behind it is known before it is.
     lines = [("Date", format_datetime(draft.date)), ("Message-ID", draft.message_id)]
     lines += [(name, _mailboxes(name, found, draft)) for name, found in draft.mailboxes if found]
-    lines.append(("Subject", _unstructured("Subject", draft.subject)))
-    lines += [
-        (name, _unstructured(name, value, longest=_LONGEST_LINE - 100)) for name, value in draft.headers
-    ]
+    lines.append(("Subject", _unstructured("Subject", draft.subject, _longest_word("Subject"))))
+    lines += [(name, _unstructured(name, value, _longest_word(name))) for name, value in draft.headers]
     return lines
 
 
-def _unstructured(name: str, value: str, longest: int = 66) -> str:
+def _longest_word(name: str) -> int:
+    """Return how long a word may be that is written as it is: a subject is shown, the others are read."""
+    return 66 if name == "Subject" else _LONGEST_LINE - 100
+
+
+def _unstructured(name: str, value: str, longest: int) -> str:
     """Return a header value, encoded and folded; as it is when it is plain ASCII (RFC 2047)."""
     _refuse_control(name, value)
     if not value:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
+from numbers import Number
 from typing import NamedTuple
 
 from smtp_notebook import _html, mime
@@ -105,7 +106,12 @@ def texts_of(slots: Iterable[Slot]) -> list[str]:
 
 def _text_of(value: object) -> str:
     kind = type(value)
-    if kind in _PLAIN_TYPES or (kind.__name__ == "Timestamp" and isinstance(value, dt.datetime)):
+    module = kind.__module__
+    if (
+        kind in _PLAIN_TYPES
+        or (module == "numpy" and isinstance(value, Number))
+        or (module.startswith("pandas.") and isinstance(value, dt.datetime))
+    ):
         return str(value)
     raise UnusualError
 
@@ -197,6 +203,8 @@ def _words_filler(label: str, field: int, line: _Line) -> _Filler:
     def fill(texts: Texts, _: list[tuple[str, str]]) -> str:
         found = texts[field]
         text = line.fill(found)
+        if "{" in text:
+            raise UnusualError  # template text, perhaps
         if len(text) <= longest and _PRINTABLE.fullmatch(text) and all(map(_WORDS.fullmatch, found)):
             return f"{label}: {text}\r\n"
         if (

@@ -749,12 +749,14 @@ class Runner:
         self._names = functools.partial(template.names, values=values)
         self._sink = Sink(template.parts.marker)
         columns = [f.columns for f in fields]
-        # Assigned names would reach the next field, and ``row`` used as a whole needs every column.
-        self._plain = None not in columns and not any(f.assigns for f in fields)
         self._columns = sorted({c for found in columns for c in found or ()})
         shared = {**_environment().make_globals(None), **self._names({})}
         del shared["row"]
         self._shared = {**shared, _SINK: self._sink}
+        # Assigned names would reach the next field; ``row`` used as a whole, and a function that is given the
+        # context, need every column.
+        needy = any(hasattr(value, "jinja_pass_arg") for value in shared.values())
+        self._plain = None not in columns and not needy and not any(f.assigns for f in fields)
         self._wanted = sorted({n for f in fields for n in f.names} - {"row"})
 
     def run(self, cells: Cells) -> tuple[tuple[str | None, ...], list[list[Slot]]]:
