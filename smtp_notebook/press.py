@@ -91,9 +91,11 @@ class _Files:
     were then. One whose path is a row's is read again when it has changed.
     """
 
-    def __init__(self, root: Path, limit: int) -> None:
-        self._root = root
-        self._fixed: dict[str, Attachment] = {}
+    def __init__(self, template: Template, limit: int) -> None:
+        self._root = template.attach_root
+        given = [item for key in ("attach", "inline") for item in template.parts.fields.get(key, ())]
+        # No path begins with a NUL.
+        self._fixed = {f"\0{i}": item for i, item in enumerate(given) if isinstance(item, Attachment)}
         self._fixed_leaves: dict[Hashable, tuple[bytes, Leaf]] = {}
         self._read: _Cache[tuple[Path, tuple[int, int], Attachment]] = _Cache(limit)
         self._leaves: _Cache[tuple[bytes, Leaf]] = _Cache(limit)
@@ -202,7 +204,7 @@ class Press:
         self._fields = parts.dynamic
         self._runner = Runner(template, self._fields, values)
         self._shapes: _Cache[_Shape] = _Cache(cache_bytes)
-        self._files = _Files(template.attach_root, cache_bytes)
+        self._files = _Files(template, cache_bytes)
         self._keys = [key for key in parts.fields if key in {"to", "cc", "bcc"}]
         named = [item for key in self._keys for item in parts.fields[key]]
         self._address_fields = tuple(f for f in self._fields if f in named)

@@ -1011,7 +1011,7 @@ def _one_sender(found: list[Address]) -> Address | None:
 def _files(item: Any, row: Row) -> list[Any]:
     """Return the files of one item of attach or inline: split at semicolons first, filled after."""
     if not isinstance(item, Field):
-        return [item]
+        return [row.file(str(item), True) if isinstance(item, Path) else item]  # noqa: FBT003 - the path is the template's
     filled = row.filled(item)
     found: list[Any] = []
     for piece in filter(None, (p.strip() for p in filled.skeleton.split(";"))):
