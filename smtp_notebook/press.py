@@ -27,7 +27,7 @@ __all__ = ["Press", "Printed", "refuse_leftover", "stamp", "with_sender"]
 _LEFTOVER = re.compile(r"\{\{.{0,200}?\}\}|\{%.{0,200}?%\}", re.DOTALL)
 #: Files and molds are kept up to this many bytes each.
 CACHE_BYTES = 64 * 2**20
-#: A skeleton whose first rows were all unusual is not tried for ever.
+#: A skeleton of which no mold can be made is not tried for ever.
 _TRIES = 8
 
 Value = TypeVar("Value")
@@ -159,7 +159,7 @@ def _version(place: Path) -> tuple[int, int]:
 
 
 class _Shape:
-    """What is known of a skeleton: its mold, and the forms in which that filled a row as the whole way does."""
+    """What is known of a skeleton: its mold, and the forms in which that filled a row as the whole way did."""
 
     __slots__ = ("forms", "mold", "tries")
 
@@ -297,17 +297,21 @@ class Press:
     ) -> None:
         """Make a mold, and keep it and the row's form when it fills the row as it was printed."""
         shape = self._shapes.get(key) or _Shape()
+        fresh = shape.mold is None
         try:
             mold = shape.mold or Mold(self._template, known, message, self._files.leaf, self._files.leaf_at)
+            shape.mold = mold
             filling = mold.fill(slots)
         except UnusualError:
-            shape.tries += 1
+            shape.tries += shape.mold is None
         else:
             if _same(_sealed(filling, mold.boundaries), printed):
-                shape.mold = mold
                 shape.forms.add(filling.form)
             else:
-                shape.mold, shape.tries = None, _TRIES
+                # A mold that differs from its own row, or from one of a form it knows, is never right; one
+                # that was made from a row with less in it may be made again.
+                shape.tries = _TRIES if fresh or shape.forms else shape.tries + 1
+                shape.mold, shape.forms = None, set()
         self._shapes.put(key, shape, 1000 + (shape.mold.size if shape.mold is not None else 0))
 
     def message(self, cells: Mapping[str, Any]) -> Message:

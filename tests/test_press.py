@@ -23,6 +23,7 @@ from test_mime import EVIL, assert_framing
 
 from smtp_notebook import Attachment, Connection, MailError, Template
 from smtp_notebook.addresses import _judged, plain_wire
+from smtp_notebook.mime import new_message_id
 from smtp_notebook.press import Press, Printed, refuse_leftover, stamp, with_sender
 
 SERVER = Connection(host="mail.example.com", port=587, sender="sender@example.com")
@@ -407,6 +408,24 @@ def test_what_a_mold_does_not_vouch_for_goes_the_whole_way(source, more):
         assert_same(press, template, cells)
 
 
+def test_unusual_rows_at_the_start_do_not_spoil_the_rest():
+    template = Template(LETTER)
+    press = Press(template, SERVER)
+    for cells in rows(20, Name="Smith, Ann") + rows(20):
+        assert_same(press, template, cells)
+    assert press.slow_rows == 20 * 3 + 1
+
+
+def test_a_header_that_some_rows_lack_is_there_for_the_others():
+    template = Template("hi", to="{{ Email }}", subject="s", reply_to="{{ Boss | default('') }}")
+    press = Press(template, SERVER)
+    for boss in (None, "", "boss@example.com", "b@example.com", None, "c@example.com"):
+        assert_same(press, template, {"Email": "ann@example.com", "Boss": boss})
+    before = press.slow_rows
+    press.print({"Email": "ann@example.com", "Boss": "d@example.com"})
+    assert press.slow_rows == before
+
+
 def test_a_function_of_the_template_is_called_once_for_each_row():
     calls = []
     template = Template("{{ code(x) }}", to="{{ Email }}", subject="{{ Name }}")
@@ -593,6 +612,7 @@ def test_the_whole_mail_begins_with_its_stamp_and_its_size_is_known_before():
     printed = press.print(cells)
     assert isinstance(printed, Printed)
     message = press.message(cells).stamped()
+    assert len({len(new_message_id("example.com")) for _ in range(50)}) == 1
     assert message.as_bytes().startswith(stamp(message.message_id, message.date))
     assert len(message.as_bytes()) == len(stamp(message.message_id, message.date)) + printed.size
 
