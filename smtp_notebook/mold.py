@@ -53,6 +53,7 @@ _ANY_NAME = re.compile(r"[^\W_]+(?: [^\W_]+)*")
 _ANY_PRINTABLE = re.compile(r"[\w\x21-\x7e]+(?: [\w\x21-\x7e]+)*")
 _LONGEST_TEXT = 200
 _IN_URI = re.compile(r"[A-Za-z0-9_.~-]+")
+_WHOLE_URI = re.compile(r"https://[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*/[A-Za-z0-9/_.~?&%=+-]*")
 _URI = re.compile(r"(?:https://[A-Za-z0-9.-]+/|mailto:)[\x21-\x2b\x2d-\x3b\x3d\x3f-\x7e]*")
 #: What stands for itself in plain text, in HTML and in quoted-printable alike.
 _SIMPLE = re.compile(r"[A-Za-z0-9 .,;!?()/_+*#@$%^~|\[\]-]*")
@@ -226,14 +227,18 @@ def _read_back(write: Callable[..., str], *texts: str) -> str:
 
 
 def _uri_filler(label: str, field: int, line: _Line) -> _Filler:
-    # Scheme and host are the template's; nothing may look like an encoded word or a second URI.
-    if not _URI.fullmatch("".join(line.literals)) or not _URI.fullmatch(line.start) or "=?" in line.format:
+    # Scheme and host are the template's, or the value is all of it; nothing may look like an encoded word or a
+    # second URI.
+    inside = _IN_URI if line.literals else _WHOLE_URI
+    if line.literals and not (_URI.fullmatch("".join(line.literals)) and _URI.fullmatch(line.start)):
+        raise UnusualError
+    if "=?" in line.format or (not line.literals and len(line.numbers) > 1):
         raise UnusualError
 
     def fill(texts: Texts, _: list[tuple[str, str]]) -> str:
         found = texts[field]
         text = line.fill(found)
-        if len(text) > _LONGEST_URI_LINE or not all(map(_IN_URI.fullmatch, found)):
+        if len(text) > _LONGEST_URI_LINE or "=?" in text or not all(map(inside.fullmatch, found)):
             raise UnusualError
         return f"{label}: <{text}>\r\n"
 

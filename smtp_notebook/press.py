@@ -272,9 +272,8 @@ class Press:
         self.slow_rows += 1
         message = self._message(cells, known)
         refuse_leftover(message, self._template)
-        message = message.stamped()
-        content = message.as_bytes().split(b"\r\n", 2)[2]
         draft = message.draft()
+        content = mime.to_bytes(draft).split(b"\r\n", 2)[2]
         leaves = [self._files.leaf(p, "inline") for p in draft.inline]
         leaves += [self._files.leaf(p, "attachment") for p in draft.attachments]
         boundaries = mime.boundaries(content)

@@ -426,6 +426,27 @@ def test_a_header_that_some_rows_lack_is_there_for_the_others():
     assert press.slow_rows == before
 
 
+@pytest.mark.parametrize(
+    ("url", "plain"),
+    [
+        ("https://example.com/u?id=1&x=%20" + "a" * 200, True),
+        ("https://example.com/u=?x", False),
+        ("<https://example.com/u>", False),
+        ("https://example.com/a, https://example.com/b", False),
+        ("mailto:u@example.com", False),
+        ("http://example.com/", False),
+        ("https://example.com", False),
+    ],
+)
+def test_where_to_unsubscribe_may_be_a_cell(url, plain):
+    template = Template("hi", to="{{ Email }}", subject="s", unsubscribe="{{ Url }}")
+    press = Press(template, SERVER)
+    usual = {"Email": "ann@example.com", "Url": "https://example.com/?id=1"}
+    for cells in (usual, usual, usual | {"Url": url}):
+        assert_same(press, template, cells)
+    assert (press.slow_rows == 1) is plain
+
+
 def test_a_function_of_the_template_is_called_once_for_each_row():
     calls = []
     template = Template("{{ code(x) }}", to="{{ Email }}", subject="{{ Name }}")
