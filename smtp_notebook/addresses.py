@@ -19,6 +19,7 @@ __all__ = [
     "Address",
     "make_address",
     "parse_addresses",
+    "plain_wire",
     "shortened",
     "split_addresses",
     "split_mailbox",
@@ -27,6 +28,10 @@ __all__ = [
 #: What no header may hold: C0 and C1 controls, DEL, line and paragraph separators, lone surrogates.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u00a0-\U0010ffff -]+")
+_PLAIN_SPEC = re.compile(
+    r"([A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*)@((?:[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*\.)+[A-Za-z]{2,})"
+)
+_LONGEST_LABEL = 63
 _LONGEST_MAILBOX = 1200
 _LONGEST_LOCAL = 64
 _LONGEST_DOMAIN = 255
@@ -138,9 +143,31 @@ def _refuse_control(text: str) -> None:
         )
 
 
-@functools.lru_cache(maxsize=8192)
+def plain_wire(spec: str) -> str | None:
+    """Return the wire form of an addr-spec that is beyond doubt, or None for one that has to be judged.
+
+    Beyond doubt is less than what is valid: letters, digits and a few signs, a name of labels below a
+    top-level domain of letters. Lengths leave room for what `_judged` may append.
+    """
+    found = _PLAIN_SPEC.fullmatch(spec)
+    if found is None:
+        return None
+    local, domain = found.groups()
+    if len(local) > _LONGEST_LOCAL or len(domain) > _LONGEST_LABEL:
+        return None
+    if local.isalpha() and not local.islower():
+        return None  # the validator writes some names small, such as Postmaster
+    return spec if domain.islower() else f"{local}@{domain.lower()}"
+
+
 def _validated(spec: str) -> tuple[str, str]:
     """Return the normalised addr-spec and its wire form."""
+    plain = plain_wire(spec)
+    return (plain, plain) if plain is not None else _examined(spec)
+
+
+@functools.lru_cache(maxsize=8192)
+def _examined(spec: str) -> tuple[str, str]:
     if len(spec) > _LONGEST_LOCAL + _LONGEST_DOMAIN + 1:
         raise _refusal(spec, "it is longer than any address can be")
     _, at, domain = spec.rpartition("@")

@@ -19,7 +19,7 @@ from smtp_notebook.addresses import Address
 from smtp_notebook.attachments import Attachment, files_of, named_properties, refuse_ambiguous, with_id
 from smtp_notebook.outcome import MessageError
 
-__all__ = ["Attachment", "Message", "preview_html"]
+__all__ = ["Attachment", "Message", "each_once", "part_of", "preview_html"]
 
 _PRIORITY = {"high": ("high", "1", "High"), "low": ("low", "5", "Low")}
 _TAG = re.compile(r"<[a-z][^<>]*cid:[^<>]*", re.IGNORECASE)
@@ -174,11 +174,7 @@ class Message:
     @property
     def recipients(self) -> tuple[str, ...]:
         """The envelope's recipients as written on the wire: To, Cc and Bcc, each address once."""
-        found: dict[tuple[str, str], str] = {}
-        for address in (*self.to, *self.cc, *self.bcc):
-            local, _, domain = address.wire.rpartition("@")
-            found.setdefault((local.casefold(), domain), address.wire)
-        return tuple(found.values())
+        return each_once(a.wire for a in (*self.to, *self.cc, *self.bcc))
 
     @property
     def smtputf8(self) -> bool:
@@ -203,7 +199,7 @@ class Message:
         Raises:
             MessageError: It has no sender, or cannot be written so that it reads back the same.
         """
-        return mime.to_bytes(self._draft())
+        return mime.to_bytes(self.draft())
 
     def save(self, path: str | Path) -> Path:
         """Write the mail to a file (``.eml``), which mail programs open, and return its path."""
@@ -211,7 +207,8 @@ class Message:
         target.write_bytes(self.as_bytes())
         return target
 
-    def _draft(self) -> mime.Draft:
+    def draft(self) -> mime.Draft:
+        """Return the mail as `mime` takes it, stamped; see `as_bytes`."""
         if self.from_ is None:
             raise MessageError("The mail has no From address.", "Give from_='you@example.com'.")
         stamped = self.stamped()
@@ -230,8 +227,8 @@ class Message:
             headers=(*self._special_headers(), *self.headers),
             text=self.text,
             html=self.html,
-            inline=tuple(_part(a) for a in inline),
-            attachments=tuple(_part(a) for a in attach),
+            inline=tuple(part_of(a) for a in inline),
+            attachments=tuple(part_of(a) for a in attach),
         )
 
     def _sorted_files(self) -> tuple[list[Attachment], list[Attachment]]:
@@ -335,10 +332,20 @@ class Message:
         return {"text/plain": _preview_text(self), "text/html": preview_html(self)}
 
 
+def each_once(wires: Iterable[str]) -> tuple[str, ...]:
+    """Return addresses as written on the wire, each once, whatever the case of its local part."""
+    found: dict[tuple[str, str], str] = {}
+    for wire in wires:
+        local, _, domain = wire.rpartition("@")
+        found.setdefault((local.casefold(), domain), wire)
+    return tuple(found.values())
+
+
 # ---------------------------------------------------------------------------------------- the parts
 
 
-def _part(file: Attachment) -> mime.Part:
+def part_of(file: Attachment) -> mime.Part:
+    """Return a file as `mime` takes it."""
     return mime.Part(
         content=file.content,
         type=file.type,

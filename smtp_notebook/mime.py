@@ -11,8 +11,10 @@ mail to a non-ASCII local part has raw UTF-8 headers (RFC 6532).
 from __future__ import annotations
 
 import base64
+import binascii
 import dataclasses
 import datetime as dt
+import functools
 import io
 import re
 import secrets
@@ -32,7 +34,27 @@ from typing import Any
 from smtp_notebook.addresses import CONTROL, Address, shortened
 from smtp_notebook.outcome import MessageError
 
-__all__ = ["Draft", "Part", "canonical", "check_gate", "new_message_id", "parameters_of", "stamp", "to_bytes"]
+__all__ = [
+    "Draft",
+    "Part",
+    "base64_length",
+    "base64_lines",
+    "boundaries",
+    "canonical",
+    "check_gate",
+    "frame",
+    "header_lines",
+    "mailbox_line",
+    "new_message_id",
+    "parameters_of",
+    "quoted",
+    "soft_broken",
+    "stamp",
+    "text_head",
+    "text_line",
+    "to_bytes",
+    "written_file",
+]
 
 _LINE = 76
 _WORD = 75
@@ -46,7 +68,16 @@ _WHITE_SPEC = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9-]+(?
 _PLAIN_ID = re.compile(r"<[0-9a-f]+\.[0-9a-f]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*>")
 _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _Q_UNSAFE = re.compile(rb"[^A-Za-z0-9!*+/-]")
-_QP_UNSAFE = re.compile(rb"[^\x21-\x3c\x3e-\x7e \t]")
+_QP_UNSAFE = re.compile(rb"[^\x21-\x3c\x3e-\x7e \t\r\n]")
+_QP_SAFE = bytes(i for i in range(256) if not _QP_UNSAFE.match(bytes([i])))
+_HEX = {bytes([i]): b"=%02X" % i for i in range(256)}
+_BASE64_LINE = re.compile(rb".{1,76}")
+#: The end of a line, or as much of a longer one as stands before a soft break, which is never inside "=XX".
+#: A dot and "From " at the start will take two octets more.
+_QP_PIECE = re.compile(
+    rb"(?!\.|From )(?:[^\0]{0,76}\0|[^\0]{73}(?:(?==)|[^\0](?:(?==)|[^\0])))"
+    rb"|[^\0]{0,74}\0|[^\0]{71}(?:(?==)|[^\0](?:(?==)|[^\0]))"
+)
 _ATTRIBUTE_CHARACTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 #: Newer Pythons' strict way refuses domain literals; what it guards against, the other parser sees.
 _LENIENT: dict[str, Any] = {"strict": False} if hasattr(utils, "supports_strict_parsing") else {}
@@ -56,6 +87,7 @@ _STRUCTURED = frozenset(
     | {"list-archive", "list-help", "list-owner", "list-post", "list-subscribe"}
 )
 _ROOM_FOR_A_WORD = 30
+_BOUNDARY = re.compile(rb'boundary="(=_[0-9a-f]{32})"')
 _PARAMETER = re.compile(r'[^";]+(?:"[^"]*")?|;[^";]+(?:"[^"]*")?')
 #: No semicolon: some readers split parameters there even inside quotes.
 _PLAIN_FILE = re.compile(r"[A-Za-z0-9 !#$%&'()+,.=@\[\]^_`{}~-]*")
@@ -144,9 +176,7 @@ def to_bytes(draft: Draft) -> bytes:
         MessageError: The mail cannot be written so that it reads back as it was meant.
     """
     root = _tree(draft)
-    buffer = io.BytesIO()
-    BytesGenerator(buffer, policy=_WIRE).flatten(root)
-    content = buffer.getvalue()
+    content = _written(root)
     if not content.endswith(b"\r\n"):
         content += b"\r\n"
     shape = _shape(draft, root)
@@ -249,28 +279,109 @@ _WIRE = _WirePolicy(linesep="\r\n", cte_type="7bit", max_line_length=None)
 
 def _tree(draft: Draft) -> Node:
     """Return the smallest tree that holds the draft: mixed(alternative(text, related(html, …)), …)."""
-    node = _body(draft)
-    if draft.attachments:
-        node = _multipart("mixed", [node, *(_leaf(p, "attachment") for p in draft.attachments)])
-    headers = _header_lines(draft)
-    own = list(node.items())
-    for name, _ in own:
-        del node[name]
-    for name, value in [*headers, ("MIME-Version", "1.0"), *own]:
-        node[name] = value
-    return node
+    root = _assembled(
+        None if draft.text is None and draft.html is not None else _text(draft.text or "", "plain"),
+        None if draft.html is None else _text(draft.html, "html"),
+        [_leaf(p, "inline") for p in draft.inline],
+        [_leaf(p, "attachment") for p in draft.attachments],
+    )
+    return _headed(root, _header_lines(draft))
 
 
-def _body(draft: Draft) -> Node:
-    if draft.html is None:
-        return _text(draft.text or "", "plain")
-    html = _text(draft.html, "html")
-    if draft.inline:
+def _assembled(text: Node | None, html: Node | None, inline: list[Node], files: list[Node]) -> Node:
+    if html is not None and inline:
         # RFC 2387, 3.1: the type parameter names the root's type.
-        html = _multipart("related", [html, *(_leaf(p, "inline") for p in draft.inline)], 'type="text/html"')
-    if draft.text is None:
-        return html
-    return _multipart("alternative", [_text(draft.text, "plain"), html])
+        html = _multipart("related", [html, *inline], 'type="text/html"')
+    given = [node for node in (text, html) if node is not None]
+    node = given[0] if len(given) == 1 else _multipart("alternative", given)
+    return _multipart("mixed", [node, *files]) if files else node
+
+
+def _headed(root: Node, headers: Iterable[tuple[str, str]]) -> Node:
+    """Put the headers in front of those that the root has of its own."""
+    own = list(root.items())
+    for name, _ in own:
+        del root[name]
+    for name, value in [*headers, ("MIME-Version", "1.0"), *own]:
+        root[name] = value
+    return root
+
+
+def _written(node: Node) -> bytes:
+    buffer = io.BytesIO()
+    BytesGenerator(buffer, policy=_WIRE).flatten(node)
+    return buffer.getvalue()
+
+
+def frame(draft: Draft) -> tuple[bytes, ...]:
+    """Return what surrounds a draft's leaves, from MIME-Version on: each leaf stands between two pieces.
+
+    The leaves come in the order text, HTML, inline images, attachments; `text_head` and `written_file`
+    write them.
+    """
+    mark = f"={secrets.token_hex(16)}"
+
+    def hole() -> Node:
+        node = Node(policy=_WIRE)
+        node.set_payload(mark)
+        return node
+
+    root = _assembled(
+        None if draft.text is None and draft.html is not None else hole(),
+        None if draft.html is None else hole(),
+        [hole() for _ in draft.inline],
+        [hole() for _ in draft.attachments],
+    )
+    # A leaf without headers begins with the empty line that ends them.
+    return tuple(_written(_headed(root, ())).split(f"\r\n{mark}".encode()))
+
+
+def boundaries(content: bytes) -> tuple[bytes, ...]:
+    """Return the boundaries that a mail, or a piece of one, declares."""
+    return tuple(_BOUNDARY.findall(content))
+
+
+def header_lines(draft: Draft) -> list[tuple[str, str]]:
+    """Return the draft's own header lines behind its stamp, encoded and folded."""
+    return _header_lines(draft)[2:]
+
+
+def text_line(name: str, text: str) -> str:
+    """Return one unstructured header line as a draft would have it, read back and compared.
+
+    Raises:
+        MessageError: It cannot be written, or an older parser reads another text.
+    """
+    value = _unstructured(name, text, _longest_word(name))
+    _same(name, _older_text(value), text)
+    return f"{name}: {value}\r\n"
+
+
+def mailbox_line(name: str, display_name: str, wire: str) -> str:
+    """Return one header line with one plain address, read back and compared as by `text_line`."""
+    value = _folded(name, [*_phrase(display_name, _LINE - len(name) - 2), f"<{wire}>"])
+    pairs = utils.getaddresses([_unfolded(value)], **_LENIENT)
+    _same(name, [(_older_text(found), spec) for found, spec in pairs], [(display_name, wire)])
+    return f"{name}: {value}\r\n"
+
+
+def _older_text(value: str) -> str:
+    return str(make_header(decode_header(_unfolded(value))))
+
+
+def _unfolded(value: str) -> str:
+    return re.sub(r"\r?\n(?=[ \t])", "", value)
+
+
+@functools.cache
+def text_head(subtype: str, encoding: str) -> bytes:
+    """Return the headers of a text in its encoding, and the empty line behind them."""
+    return _written(_text_node(subtype, encoding, ""))
+
+
+def written_file(part: Part, disposition: str) -> bytes:
+    """Return a file or image as a leaf: its headers and its encoded content."""
+    return _written(_leaf(part, disposition))
 
 
 def _multipart(subtype: str, parts: Iterable[Node], *parameters: str) -> Node:
@@ -284,8 +395,11 @@ def _multipart(subtype: str, parts: Iterable[Node], *parameters: str) -> Node:
 
 
 def _text(text: str, subtype: str) -> Node:
-    content = canonical(text).encode()
-    encoding, payload = _shorter(content)
+    encoding, payload = _shorter(canonical(text).encode())
+    return _text_node(subtype, encoding, payload)
+
+
+def _text_node(subtype: str, encoding: str, payload: str) -> Node:
     node = Node(policy=_WIRE)
     node["Content-Type"] = f'text/{subtype}; charset="utf-8"'
     node["Content-Transfer-Encoding"] = encoding
@@ -304,39 +418,57 @@ def canonical(text: str) -> str:
 
 def _shorter(content: bytes) -> tuple[str, str]:
     printable = _quoted_printable(content)
-    coded = base64.encodebytes(content).decode()
-    return ("base64", coded) if len(coded) < len(printable) else ("quoted-printable", printable)
+    if base64_length(len(content)) < len(printable):
+        return "base64", base64_lines(content).decode("ascii")
+    return "quoted-printable", printable
+
+
+def base64_length(octets: int) -> int:
+    """Return how long base64 makes that many octets, one octet for each line end."""
+    characters = (octets + 2) // 3 * 4
+    return characters + -(-characters // _LINE)
+
+
+def base64_lines(content: bytes, end: bytes = b"\n") -> bytes:
+    """Encode as lines of 76 characters, each with its *end*."""
+    lines = _BASE64_LINE.findall(binascii.b2a_base64(content, newline=False))
+    return end.join([*lines, b""]) if lines else b""
 
 
 def _quoted_printable(content: bytes) -> str:
     """Encode canonical text; no line begins with a dot or "From " (RFC 2045, 6.7)."""
-    lines = (_qp_line(line) for line in content.split(b"\r\n"))
-    return b"\n".join(lines).decode("ascii")
+    lines = soft_broken(quoted(content) + b"\0")[:-1]
+    return lines.replace(b"\r\n", b"\n").replace(b"\0", b"\n").decode("ascii")
 
 
-def _qp_line(line: bytes) -> bytes:
-    coded = _QP_UNSAFE.sub(_hex, line)
-    if coded[-1:] in (b" ", b"\t"):
-        coded = coded[:-1] + (b"=20" if coded.endswith(b" ") else b"=09")
-    coded = _armoured(coded)
-    pieces: list[bytes] = []
-    while len(coded) > _LINE:
-        cut = _LINE - 1
-        # A soft break must not stand inside "=XX".
-        cut -= 1 if coded[cut - 1 : cut] == b"=" else 2 if coded[cut - 2 : cut - 1] == b"=" else 0
-        pieces.append(coded[:cut] + b"=")
-        coded = _armoured(coded[cut:])
-    return b"\n".join([*pieces, coded])
+def quoted(content: bytes) -> bytes:
+    """Write the octets that quoted-printable does not let stand as they are; a line end becomes NUL.
+
+    What is quoted in pieces is the same as quoted whole. `soft_broken` does the rest.
+    """
+    if content.translate(None, _QP_SAFE):
+        content = _QP_UNSAFE.sub(_hex, content)
+    content = content.replace(b"\r\n", b"\0")
+    return content.replace(b"\r", b"=0D").replace(b"\n", b"=0A")
 
 
-def _armoured(coded: bytes) -> bytes:
-    if coded.startswith(b"."):
-        return b"=2E" + coded[1:]
-    return b"=46" + coded[1:] if coded.startswith(b"From ") else coded
+def soft_broken(lines: bytes) -> bytes:
+    """Break quoted lines, each ended by NUL, by ``=`` and CRLF at 76 octets; the NULs stay.
+
+    A blank at a line's end is written out, and so is what a line must not begin with.
+    """
+    if b" \0" in lines or b"\t\0" in lines:
+        lines = lines.replace(b" \0", b"=20\0").replace(b"\t\0", b"=09\0")
+    broken = b"\0" + b"=\r\n".join(_QP_PIECE.findall(lines)).replace(b"\0=\r\n", b"\0")
+    if b"\n." in broken or b"\0." in broken:
+        broken = broken.replace(b"\n.", b"\n=2E").replace(b"\0.", b"\0=2E")
+    if b"\nFrom " in broken or b"\0From " in broken:
+        broken = broken.replace(b"\nFrom ", b"\n=46rom ").replace(b"\0From ", b"\0=46rom ")
+    return broken[1:]
 
 
 def _hex(found: re.Match[bytes]) -> bytes:
-    return b"=%02X" % found[0][0]
+    return _HEX[found[0]]
 
 
 def _leaf(part: Part, disposition: str) -> Node:
@@ -350,7 +482,7 @@ def _leaf(part: Part, disposition: str) -> Node:
     if part.transfer_encoding == "7bit":
         node.set_payload(part.content.decode("ascii"))
     else:
-        node.set_payload(base64.encodebytes(part.content).decode())
+        node.set_payload(base64_lines(part.content).decode("ascii"))
     return node
 
 
@@ -376,14 +508,17 @@ def _header_lines(draft: Draft) -> list[tuple[str, str]]:
     # The stamp stands first, so that all behind it is known before it is.
     lines = [("Date", format_datetime(draft.date)), ("Message-ID", draft.message_id)]
     lines += [(name, _mailboxes(name, found, draft)) for name, found in draft.mailboxes if found]
-    lines.append(("Subject", _unstructured("Subject", draft.subject)))
-    lines += [
-        (name, _unstructured(name, value, longest=_LONGEST_LINE - 100)) for name, value in draft.headers
-    ]
+    lines.append(("Subject", _unstructured("Subject", draft.subject, _longest_word("Subject"))))
+    lines += [(name, _unstructured(name, value, _longest_word(name))) for name, value in draft.headers]
     return lines
 
 
-def _unstructured(name: str, value: str, longest: int = 66) -> str:
+def _longest_word(name: str) -> int:
+    """Return how long a word may be that is written as it is: a subject is shown, the others are read."""
+    return 66 if name == "Subject" else _LONGEST_LINE - 100
+
+
+def _unstructured(name: str, value: str, longest: int) -> str:
     """Return a header value, encoded and folded; as it is when it is plain ASCII (RFC 2047)."""
     _refuse_control(name, value)
     if not value:
@@ -513,8 +648,8 @@ def _check_mailboxes(name: str, parsers: tuple[Any, Any], meant: Sequence[Addres
     if name != "Disposition-Notification-To":
         found = parsed[name].addresses if parsed[name] is not None else ()
         _same(name, [a.addr_spec for a in found], specs)
-    lines = [re.sub(r"\r?\n(?=[ \t])", "", value) for value in older.get_all(name, [])]
-    pairs = [(str(make_header(decode_header(n))), spec) for n, spec in utils.getaddresses(lines, **_LENIENT)]
+    lines = [_unfolded(value) for value in older.get_all(name, [])]
+    pairs = [(_older_text(n), spec) for n, spec in utils.getaddresses(lines, **_LENIENT)]
     _same(name, pairs, [(a.display_name, spec) for a, spec in zip(meant, specs, strict=True)])
 
 

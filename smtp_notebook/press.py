@@ -6,22 +6,30 @@ A merge prints thousands of mails that differ in a few words. Everything they sh
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
 
+from smtp_notebook import mime
+from smtp_notebook.attachments import inside
 from smtp_notebook.connection import Connection
-from smtp_notebook.message import Message
-from smtp_notebook.mime import stamp
-from smtp_notebook.outcome import MessageError
-from smtp_notebook.template import Template
+from smtp_notebook.message import Attachment, Message, each_once, part_of
+from smtp_notebook.mold import Filling, Form, Leaf, Mailbox, Mold, UnusualError, addressees, texts_of
+from smtp_notebook.outcome import MailError, MessageError
+from smtp_notebook.template import Field, Filled, Row, Runner, Slot, Template
 
-__all__ = ["Press", "Printed", "refuse_leftover", "stamp", "with_sender"]
+__all__ = ["Press", "Printed", "printed_once", "refuse_leftover", "with_sender"]
 
 _LEFTOVER = re.compile(r"\{\{.{0,200}?\}\}|\{%.{0,200}?%\}", re.DOTALL)
-_BOUNDARY = re.compile(rb'boundary="(=_[0-9a-f]{32})"')
-#: Files and structures are kept up to this many bytes.
+#: Files and molds are kept up to this many bytes each.
 CACHE_BYTES = 64 * 2**20
+#: A skeleton of which no mold can be made is not tried for ever.
+_TRIES = 8
+
+Value = TypeVar("Value")
 
 
 class Printed(NamedTuple):
@@ -48,14 +56,133 @@ class Printed(NamedTuple):
     warnings: tuple[str, ...]
 
 
+class _Cache(Generic[Value]):
+    """Keeps what was used last, up to a number of bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
+        self.size = 0
+
+    def get(self, key: Hashable) -> Value | None:
+        found = self._kept.get(key)
+        if found is None:
+            return None
+        self._kept.move_to_end(key)
+        return found[0]
+
+    def put(self, key: Hashable, value: Value, size: int) -> Value:
+        """Keep a value, which is returned, unless it alone is too big."""
+        if key in self._kept:
+            self.size -= self._kept.pop(key)[1]
+        if size <= self._limit:
+            self._kept[key] = (value, size)
+            self.size += size
+        while self.size > self._limit:
+            self.size -= self._kept.popitem(last=False)[1][1]
+        return value
+
+
+class _Files:
+    """Reads and encodes each file once.
+
+    The files that the template itself names are read when a row first needs them, and stay what they
+    were then. One whose path is a row's is read again when it has changed.
+    """
+
+    def __init__(self, template: Template, limit: int) -> None:
+        self._root = template.attach_root
+        given = [item for key in ("attach", "inline") for item in template.parts.fields.get(key, ())]
+        # No path begins with a NUL.
+        self._fixed = {f"\0{i}": item for i, item in enumerate(given) if isinstance(item, Attachment)}
+        self._fixed_leaves: dict[Hashable, tuple[bytes, Leaf]] = {}
+        self._read: _Cache[tuple[Path, tuple[int, int], Attachment]] = _Cache(limit)
+        self._leaves: _Cache[tuple[bytes, Leaf]] = _Cache(limit)
+
+    def attachment(self, path: str, fixed: bool) -> Attachment | str:  # noqa: FBT001 - Row.file's second argument
+        """Return the file at a path, or the path when there is none: the Message says what is wrong."""
+        try:
+            return self._found(path, fixed=fixed)
+        except (MailError, OSError):
+            return path
+
+    def _found(self, path: str, *, fixed: bool) -> Attachment:
+        if fixed:
+            if path not in self._fixed:
+                self._fixed[path] = inside(path, self._root)
+            return self._fixed[path]
+        known = self._read.get(path)
+        if known is not None and _version(known[0]) == known[1]:
+            return known[2]
+        place = (self._root / Path(path).expanduser()).resolve()
+        version = _version(place)
+        file = inside(path, self._root)
+        self._read.put(path, (place, version, file), file.size)
+        return file
+
+    def leaf_at(self, path: str) -> Leaf:
+        """Return the file at a row's path, encoded.
+
+        Raises:
+            MailError: There is none.
+        """
+        found = self.attachment(path, fixed=False)
+        if isinstance(found, str):
+            raise MessageError("The file cannot be read.", "See what the Message says of it.")
+        return self.leaf(part_of(found), "attachment")
+
+    def leaf(self, part: mime.Part, disposition: str) -> Leaf:
+        """Return a file encoded: the same object for the same content."""
+        key = (
+            id(part.content),
+            disposition,
+            part.type,
+            part.filename,
+            part.content_id,
+            part.transfer_encoding,
+        )
+        known = self._leaves.get(key) or self._fixed_leaves.get(key)
+        if known is not None and known[0] is part.content:
+            return known[1]
+        made = Leaf.of(part, disposition)
+        if any(part.content is file.content for file in self._fixed.values()):
+            self._fixed_leaves[key] = (part.content, made)
+        else:
+            self._leaves.put(key, (part.content, made), len(made.content))
+        return made
+
+
+def _version(place: Path) -> tuple[int, int]:
+    found = os.stat(place)  # noqa: PTH116 - Path.stat() costs as much again
+    return found.st_mtime_ns, found.st_size
+
+
+class _Shape:
+    """What is known of a skeleton: its mold, and the forms in which that filled a row as the whole way did."""
+
+    __slots__ = ("forms", "mold", "tries")
+
+    def __init__(self) -> None:
+        self.mold: Mold | None = None
+        self.forms: set[Form] = set()
+        self.tries = 0
+
+
 class Press:
     """Prints the mails of one merge: compiled once, per row only what varies.
+
+    The first row of each skeleton goes the whole way: a Message, its bytes, the gate. What comes of it makes
+    a mold, and the mold must fill that row to the same bytes before it may fill another. Rows that a
+    mold does not vouch for go the whole way too.
 
     Args:
         template: What each row fills.
         connection: Whose sender stands in for a missing From.
         values: More names for every row.
-        cache_bytes: How much may be kept of files and structures.
+        cache_bytes: How much may be kept of rows' files, and of molds.
+
+    Attributes:
+        slow_rows: How many rows went the whole way.
 
     It is used from one thread at a time.
     """
@@ -68,19 +195,51 @@ class Press:
         values: Mapping[str, Any] | None = None,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
+        self.slow_rows = 0
         self._template = template
         self._connection = connection
         self._values = values
-        self._cache_bytes = cache_bytes
-        self.slow_rows = 0
+        parts = template.parts
+        self._fields = parts.dynamic
+        self._runner = Runner(template, self._fields, values)
+        self._shapes: _Cache[_Shape] = _Cache(cache_bytes)
+        self._files = _Files(template, cache_bytes)
+        self._keys = [key for key in parts.fields if key in {"to", "cc", "bcc"}]
+        named = [item for key in self._keys for item in parts.fields[key]]
+        self._address_fields = tuple(f for f in self._fields if f in named)
+        self._address_runner = Runner(template, self._address_fields, values)
+        self._addressees: _Cache[list[str | Mailbox]] = _Cache(cache_bytes // 8)
 
     def recipients(self, cells: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return whom the row's mail goes to, as written on the wire.
+        """Return whom the row's mail goes to, as written on the wire; no other field is run.
 
         Raises:
             MailError: As from `print`.
         """
-        return self.message(cells).recipients
+        try:
+            key, slots = self._address_runner.run(cells)
+            known = self._addressees.get(key)
+            if known is None:
+                known = self._addressed(key, slots)
+            texts = [texts_of(found) for found in slots]
+            found = each_once(a if isinstance(a, str) else a.fill(texts)[1] for a in known)
+        except Exception:  # noqa: BLE001 - the whole way finds it again, and explains it
+            return self._slow_recipients(cells)
+        return found or self._slow_recipients(cells)
+
+    def _addressed(self, key: tuple[str | None, ...], slots: Sequence[Sequence[Slot]]) -> list[str | Mailbox]:
+        filled = _filled(self._address_fields, key, slots)
+        parts = self._template.parts
+        made = [a for name in ("to", "cc", "bcc") for a in addressees(parts, name, filled)]
+        return self._addressees.put(key, made, 1000)
+
+    def _slow_recipients(self, cells: Mapping[str, Any]) -> tuple[str, ...]:
+        row = Row(self._template.names(cells, self._values))
+        found = {key: self._template.addresses(key, row) for key in self._keys}
+        wires = each_once(a.wire for key in ("to", "cc", "bcc") for a in found.get(key, ()))
+        if not wires:
+            raise _no_recipient()
+        return wires
 
     def print(self, cells: Mapping[str, Any]) -> Printed:
         """Return the row's mail.
@@ -88,10 +247,58 @@ class Press:
         Raises:
             MailError: The row makes no mail that may be sent, and why.
         """
+        try:
+            key, slots = self._runner.run(cells)
+        except Exception:  # noqa: BLE001 - the whole way finds it again, and explains it
+            return self._whole(cells, {})[1]
+        shape = self._shapes.get(key)
+        filling = None
+        if shape is not None and shape.mold is not None:
+            try:
+                filling = shape.mold.fill(slots)
+                if filling.form in shape.forms:
+                    return _sealed(filling, shape.mold.boundaries)
+            except UnusualError:
+                pass
+        known = _filled(self._fields, key, slots)
+        message, printed = self._whole(cells, known)
+        if shape is None or filling is not None or (shape.mold is None and shape.tries < _TRIES):
+            self._prove(key, slots, known, message, printed)
+        return printed
+
+    def _whole(self, cells: Mapping[str, Any], known: Mapping[Field, Filled]) -> tuple[Message, Printed]:
+        """Print a row as the one-message builder does."""
         self.slow_rows += 1
-        message = self.message(cells)
+        message = self._message(cells, known)
         refuse_leftover(message, self._template)
-        return printed_once(message)
+        return message, _built(message, self._files.leaf)
+
+    def _prove(
+        self,
+        key: Hashable,
+        slots: Sequence[Sequence[Slot]],
+        known: Mapping[Field, Filled],
+        message: Message,
+        printed: Printed,
+    ) -> None:
+        """Make a mold, and keep it and the row's form when it fills the row as it was printed."""
+        shape = self._shapes.get(key) or _Shape()
+        fresh = shape.mold is None
+        try:
+            mold = shape.mold or Mold(self._template, known, message, self._files.leaf, self._files.leaf_at)
+            shape.mold = mold
+            filling = mold.fill(slots)
+        except UnusualError:
+            shape.tries += shape.mold is None
+        else:
+            if _same(_sealed(filling, mold.boundaries), printed):
+                shape.forms.add(filling.form)
+            else:
+                # A mold that differs from its own row, or from one of a form it knows, is never right; one
+                # that was made from a row with less in it may be made again.
+                shape.tries = _TRIES if fresh or shape.forms else shape.tries + 1
+                shape.mold, shape.forms = None, set()
+        self._shapes.put(key, shape, 1000 + (shape.mold.size if shape.mold is not None else 0))
 
     def message(self, cells: Mapping[str, Any]) -> Message:
         """Return the Message that a row makes, with a sender; for a look at it.
@@ -99,40 +306,86 @@ class Press:
         Raises:
             MailError: The row makes no message, or one without recipient or sender.
         """
-        message = self._template.fill(cells, values=self._values)
+        return self._message(cells, {})
+
+    def _message(self, cells: Mapping[str, Any], known: Mapping[Field, Filled]) -> Message:
+        names = self._template.names(cells, self._values)
+        message = self._template.fill_row(Row(names, known, self._files.attachment))
         if not message.recipients:
-            cause = "There is no recipient."
-            raise MessageError(cause, "Fill the address cell, or leave the row out.")
+            raise _no_recipient()
         return with_sender(message, self._connection)
 
 
 def printed_once(message: Message) -> Printed:
-    """Return one Message, which has a sender, as it is handed to a server.
+    """Return one Message, which has a sender, as a server gets it.
 
     Raises:
         MessageError: It has no recipient, or cannot be written so that it reads back the same.
     """
     if not message.recipients:
-        cause = "The mail has no recipient."
-        raise MessageError(cause, "Give to=, cc= or bcc=.")
-    content = message.stamped().as_bytes().split(b"\r\n", 2)[2]
-    return Printed(
-        recipients=message.recipients,
-        sender=message.from_.wire if message.from_ is not None else "",
-        smtputf8=message.smtputf8,
-        chunks=(content,),
-        size=len(content),
-        digest=_digest(message.recipients, content),
-        warnings=message.warnings,
-    )
+        raise MessageError("The mail has no recipient.", "Give to=, cc= or bcc=.")
+    return _built(message, Leaf.of)
 
 
-def _digest(recipients: tuple[str, ...], content: bytes) -> bytes:
-    state = hashlib.sha256("\n".join(recipients).encode())
-    for boundary in _BOUNDARY.findall(content):
+def _built(message: Message, leaf: Callable[[mime.Part, str], Leaf]) -> Printed:
+    """Print a Message as the one-message builder does; *leaf* encodes its files."""
+    draft = message.draft()
+    content = mime.to_bytes(draft).split(b"\r\n", 2)[2]
+    leaves = [leaf(p, "inline") for p in draft.inline] + [leaf(p, "attachment") for p in draft.attachments]
+    boundaries = mime.boundaries(content)
+    chunks: list[bytes | Leaf] = []
+    for each in leaves:
+        before, _, content = content.partition(each.content)
+        chunks += [before, each]
+    chunks.append(content)
+    sender = message.from_.wire if message.from_ is not None else ""
+    filling = Filling(message.recipients, sender, chunks, message.warnings)
+    return _sealed(filling, boundaries, smtputf8=message.smtputf8)
+
+
+def _no_recipient() -> MessageError:
+    return MessageError("There is no recipient.", "Fill the address cell, or leave the row out.")
+
+
+def _filled(
+    fields: Sequence[Field], pieces: Sequence[str | None], slots: Sequence[Sequence[Slot]]
+) -> dict[Field, Filled]:
+    """Return each field with its skeleton, of which *pieces* has one after each None."""
+    skeletons: list[list[str]] = []
+    for piece in pieces:
+        if piece is None:
+            skeletons.append([])
+        else:
+            skeletons[-1].append(piece)
+    # Joined, for tokens are Markup, and adding those would escape what they are added to.
+    return {f: Filled("".join(s), tuple(v)) for f, s, v in zip(fields, skeletons, slots, strict=True)}
+
+
+def _sealed(filling: Filling, boundaries: Sequence[bytes], *, smtputf8: bool = False) -> Printed:
+    recipients, sender, pieces, warnings, _ = filling
+    state = hashlib.sha256("\n".join((*recipients, "", "")).encode())
+    chunks: list[bytes] = []
+    for piece in pieces:
+        if isinstance(piece, Leaf):
+            state.update(piece.digest)
+            chunks.append(piece.content)
+            continue
+        chunks.append(piece)
+        state.update(_without(piece, boundaries))
+    size = sum(map(len, chunks))
+    return Printed(recipients, sender, smtputf8, tuple(chunks), size, state.digest()[:16], warnings)
+
+
+def _without(content: bytes, boundaries: Sequence[bytes]) -> bytes:
+    """Take the boundaries out: the one thing that two presses write differently."""
+    for boundary in boundaries:
         content = content.replace(boundary, b"")
-    state.update(b"\n\n" + content)
-    return state.digest()[:16]
+    return content
+
+
+def _same(one: Printed, other: Printed) -> bool:
+    """Compare all but the boundaries, which the digest leaves out."""
+    return one._replace(chunks=()) == other._replace(chunks=())
 
 
 def with_sender(message: Message, connection: Connection) -> Message:

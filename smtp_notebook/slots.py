@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from urllib.parse import quote
 
-__all__ = ["Marker", "Pieces", "Place", "SlotError", "Spot", "escape", "html_pieces", "plain_pieces"]
+from markupsafe import Markup
+
+__all__ = ["READY", "Marker", "Pieces", "Place", "SlotError", "Spot", "escape", "html_pieces", "plain_pieces"]
 
 SCHEMES = frozenset({"http", "https", "mailto", "tel", "sms", "cid"})
 _URL_ATTRIBUTES = frozenset(
@@ -25,6 +27,7 @@ _URL_ATTRIBUTES = frozenset(
 _NEVER = frozenset({"srcdoc", "srcset", "formaction", "http-equiv"})
 _ATTRIBUTE = re.compile(r"""([^\s=/>"'<]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
 _URL_TAIL = re.compile(r"\b(?:https?://|mailto:)[^\s<>()\[\]\"]*$", re.IGNORECASE)
+READY = 100
 _SCHEME = re.compile(r"\s*([a-z][a-z0-9+.\-]*):", re.IGNORECASE)
 _CSS_VALUE = re.compile(r"[\w #%.,\-]*")
 
@@ -65,16 +68,26 @@ class Marker:
     A token is letters and digits only, so that Markdown, URLs and HTML leave it alone. It holds a
     random number that no data can know, and one letter at each end whose case shows whether a filter
     was applied to text that held it.
+
+    Attributes:
+        hint: What every token has in it, and almost no data.
+        ready: The first `READY` tokens as what autoescaping leaves alone.
     """
 
     def __init__(self) -> None:
         self._nonce = f"{secrets.randbelow(9 * 10**11) + 10**11}"
         self._find = re.compile(f"k{self._nonce}([0-9]{{5}})q")
+        self.hint = self._nonce[:6]
+        self.ready = tuple(self.markup(i) for i in range(READY))
         self._torn = re.compile(f"{self._nonce}|k{self._nonce[:6]}", re.IGNORECASE)
 
     def token(self, index: int) -> str:
         """Return the token of the value that was printed as number *index*."""
         return f"k{self._nonce}{index:05d}q"
+
+    def markup(self, index: int) -> Markup:
+        """Return a token as what autoescaping leaves alone."""
+        return Markup(self.token(index))  # noqa: S704 - letters and digits of ours
 
     def holds(self, text: str) -> bool:
         """Tell whether *text* has a token in it."""

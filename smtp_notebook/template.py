@@ -16,13 +16,14 @@ import inspect
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError, nodes, pass_context
+from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError, meta, nodes, pass_context
+from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
@@ -34,12 +35,34 @@ from smtp_notebook.fields import FIELDS, check_field_names
 from smtp_notebook.message import Attachment, Message
 from smtp_notebook.outcome import MailError, MessageError, OptionError, TemplateError
 from smtp_notebook.render import Fragment, is_plain, merged_images, render
-from smtp_notebook.slots import Marker, Pieces, Place, SlotError, Spot, escape, html_pieces, plain_pieces
+from smtp_notebook.slots import (
+    READY,
+    Marker,
+    Pieces,
+    Place,
+    SlotError,
+    Spot,
+    escape,
+    html_pieces,
+    plain_pieces,
+)
 
 if TYPE_CHECKING:
     from jinja2.runtime import Context
 
-__all__ = ["Template", "is_missing"]
+__all__ = [
+    "Field",
+    "Filled",
+    "Parts",
+    "Row",
+    "Runner",
+    "Slot",
+    "Template",
+    "addresses_of",
+    "broken_lines",
+    "is_missing",
+    "lints",
+]
 
 SUFFIXES: Mapping[str, str] = {
     ".md": "markdown",
@@ -122,8 +145,7 @@ class _Unknown(StrictUndefined):
 # ------------------------------------------------------------------------------------------- fields
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """A value that a template printed.
 
     Attributes:
@@ -138,19 +160,26 @@ class Slot:
 
     @property
     def where(self) -> str:
+        """What the template calls it, and where."""
         return f"{self.label!r} (line {self.line})" if self.line else repr(self.label)
 
 
-@dataclass(frozen=True, slots=True)
-class _Filled:
+class Filled(NamedTuple):
     """A field after Jinja: its skeleton, and the values that belong into it."""
 
     skeleton: str
     slots: tuple[Slot, ...]
 
 
-class _Field:
-    """One field of a template, compiled."""
+class Field:
+    """One field of a template, compiled.
+
+    Attributes:
+        static: Whether it is the same in every row.
+        names: The names that it uses.
+        columns: What it uses of ``row``, or None when only running it can tell.
+        assigns: Whether it sets names of its own, which must not reach other fields.
+    """
 
     def __init__(self, name: str, source: str, line: int, marker: Marker) -> None:
         self.name = name
@@ -158,26 +187,35 @@ class _Field:
         self.line = line
         self.marker = marker
         self.static = "{" not in source
+        self.names: frozenset[str] = frozenset()
+        self.columns: frozenset[str] | None = frozenset()
+        self.assigns = False
         self._jinja = None if self.static else _compile(source, self)
 
-    def fill(self, names: Mapping[str, Any]) -> _Filled:
+    def fill(self, names: Mapping[str, Any]) -> Filled:
+        """Return the field as one row makes it; an error says what to do."""
         if self._jinja is None:
-            return _Filled(self.source, ())
-        slots: list[Slot] = []
-        sink = _Sink(slots, self.marker, self.line)
+            return Filled(self.source, ())
+        sink = Sink(self.marker)
+        sink.begin(self)
         try:
-            return _Filled(self._jinja.render({**names, _SINK: sink}), tuple(slots))
+            return Filled(self._jinja.render({**names, _SINK: sink}), tuple(sink.slots))
         except MailError:
             raise
         except Exception as error:
             raise self._explain(error, names) from error
 
-    def plain(self, names: Mapping[str, Any]) -> str:
+    def pieces(self, context: Context) -> Iterator[str]:
+        """Yield the field's skeleton; its values are in the context's sink then. Errors come as they are."""
+        return self._jinja.root_render_func(context)  # type: ignore[no-any-return, union-attr] # Jinja's code is untyped; static fields are not run
+
+    def plain(self, row: Row) -> str:
         """Return the field as one line of text, its values checked for control characters."""
-        filled = self.fill(names)
+        filled = row.filled(self)
         return "".join(_header_piece(p, filled, self) for p in self.split(filled.skeleton))
 
     def split(self, text: str) -> list[str | int]:
+        """Return a piece of the skeleton as literal text and value numbers."""
         try:
             return self.marker.split(text)
         except SlotError as error:
@@ -215,34 +253,54 @@ class _Field:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Sink:
-    """Collects the values that one rendering prints."""
+class Sink:
+    """Collects the values that the rendering of a field prints."""
 
-    slots: list[Slot]
-    marker: Marker
-    line: int
+    __slots__ = ("marker", "offset", "slots")
+
+    def __init__(self, marker: Marker) -> None:
+        self.marker = marker
+        self.slots: list[Slot] = []
+        self.offset = 0
+
+    def begin(self, field: Field) -> None:
+        """Make ready for another field."""
+        self.slots = []
+        self.offset = field.line - 1 if field.line else 0
 
 
 @pass_context
 def _slot(context: Context, value: Any, label: str, line: int) -> Any:
     """Stand in for every printed value: keep it, print its token."""
-    sink: _Sink = context.get(_SINK)  # put there by _Field.fill
+    # Every value of every row comes through here. The sink is where Field.fill put it.
+    sink: Sink = context.parent[_SINK]
+    if type(value) is not str:
+        _refuse_unprintable(value, label)
+    marker = sink.marker
+    if isinstance(value, str) and marker.hint in value and marker.touches(value):
+        marker.split(value)  # raises when a filter changed it
+        return Markup(value)  # noqa: S704 - a {% set %} block or a macro: template text whose values are tokens already
+    slots = sink.slots
+    index = len(slots)
+    slots.append(_new_slot(Slot, (value, label, line + sink.offset)))
+    return marker.ready[index] if index < READY else marker.markup(index)
+
+
+#: As `Slot` itself makes one, at half the cost.
+_new_slot: Any = tuple.__new__
+
+
+def _refuse_unprintable(value: object, label: str) -> None:
     if isinstance(value, Undefined):
         str(value)  # raises: an unknown name, or a missing cell
-    if isinstance(value, str) and sink.marker.touches(value):
-        sink.marker.split(value)  # raises when a filter changed it
-        return Markup(value)  # noqa: S704 - a {% set %} block or a macro: template text whose values are tokens already
     if is_missing(value):
         raise _EmptyCellError(label)
     if inspect.isroutine(value) or inspect.isclass(value):
         msg = f"{label} is a function; call it: {{{{ {label}(…) }}}}"
         raise SlotError(msg)
-    sink.slots.append(Slot(value, label, line + sink.line - 1 if sink.line else line))
-    return Markup(sink.marker.token(len(sink.slots) - 1))  # noqa: S704 - letters and digits of ours
 
 
-def _header_piece(piece: str | int, filled: _Filled, field: _Field) -> str:
+def _header_piece(piece: str | int, filled: Filled, field: Field) -> str:
     if isinstance(piece, str):
         return piece
     slot = filled.slots[piece]
@@ -272,11 +330,22 @@ def _control_name(character: str) -> str:
 # -------------------------------------------------------------------------------------------- Jinja
 
 
+class _Code(CodeGenerator):
+    """Prints what `_slot` returns as it is: it is Markup, and `escape` would copy it."""
+
+    def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:  # noqa: ARG002 - Jinja's signature
+        self.write("(")
+
+    def _output_child_post(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:  # noqa: ARG002 - the same
+        self.write(")")
+
+
 @functools.cache
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         undefined=_Unknown, autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
+    environment.code_generator_class = _Code
     environment.filters |= {
         _SLOT: _slot,
         "addresses": filters.addresses,
@@ -290,7 +359,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
 _FORBIDDEN = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 
 
-def _compile(source: str, field: _Field) -> Any:
+def _compile(source: str, field: Field) -> Any:
     environment = _environment()
     try:
         tree = environment.parse(source)
@@ -298,6 +367,9 @@ def _compile(source: str, field: _Field) -> Any:
             raise field.error(
                 "a template cannot include or import another file.", "Paste its text here.", found.lineno
             )
+        field.names = frozenset(meta.find_undeclared_variables(tree))
+        field.columns = _columns(tree)
+        field.assigns = tree.find(_ASSIGNING) is not None
         for output in tree.find_all(nodes.Output):
             output.nodes = [n if isinstance(n, nodes.TemplateData) else _wrapped(n) for n in output.nodes]
         tree.set_environment(environment)
@@ -310,6 +382,25 @@ def _compile(source: str, field: _Field) -> Any:
 
 
 _FILENAME = "<template>"
+_ASSIGNING: Any = (nodes.Assign, nodes.AssignBlock, nodes.Macro, nodes.CallBlock, nodes.Block, nodes.Scope)
+
+
+def _columns(tree: nodes.Template) -> frozenset[str] | None:
+    """Return the columns that stand as ``row["…"]`` or ``row.…``; None when ``row`` is used otherwise."""
+    found: set[str] = set()
+    uses = sum(node.name == "row" for node in tree.find_all(nodes.Name))
+    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        match node:
+            case nodes.Getattr(node=nodes.Name(name="row"), attr=name) if not hasattr(dict, name):
+                found.add(name)
+            case nodes.Getitem(node=nodes.Name(name="row"), arg=nodes.Const(value=str(name))) if not hasattr(
+                dict, name
+            ):
+                found.add(name)
+            case _:
+                continue
+        uses -= 1
+    return None if uses else frozenset(found)
 
 
 def _wrapped(node: nodes.Expr) -> nodes.Expr:
@@ -410,7 +501,7 @@ class Template:
         self._values = dict(values or {})
         self._marker = Marker()
         self._lock = threading.Lock()
-        self._letters: OrderedDict[str, _Letter] = OrderedDict()
+        self._letters: OrderedDict[str, Letter] = OrderedDict()
         try:
             self._compile(parsed)
         except TemplateError as error:
@@ -437,15 +528,15 @@ class Template:
             # No frame has a column of this name, and no template writes it by accident.
             self._values["__body__"], body = body, "{{ __body__ }}"
         self.format = self._checked_format(stated, body)
-        self._body = _Field("body", body, parsed.body_line, self._marker)
+        self._body = Field("body", body, parsed.body_line, self._marker)
 
-    def _field(self, name: str, value: Any, line: int = 0) -> _Field:
+    def _field(self, name: str, value: Any, line: int = 0) -> Field:
         if _CONTROL.search(str(value)):
             cause = (
                 f"{name}: the text has a line break or another control character in it; headers are one line."
             )
             raise TemplateError(cause, "Put it on one line.", line=line or None)
-        return _Field(name, str(value), line, self._marker)
+        return Field(name, str(value), line, self._marker)
 
     @staticmethod
     def _checked_format(stated: Any, body: str) -> str:
@@ -462,6 +553,11 @@ class Template:
         return "markdown"
 
     @property
+    def parts(self) -> Parts:
+        """The template taken apart."""
+        return Parts(self._fields, self._headers, self._body, self._marker)
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """The fields that the template sets, the body aside."""
         return tuple(self._fields)
@@ -470,7 +566,7 @@ class Template:
     def sender(self) -> str:
         """The From field as it is written, before a row fills it; "" when there is none."""
         found = self._fields.get("from_") or [""]
-        return found[0].source if isinstance(found[0], _Field) else str(found[0])
+        return found[0].source if isinstance(found[0], Field) else str(found[0])
 
     @property
     def fingerprint(self) -> str:
@@ -481,7 +577,7 @@ class Template:
             for item in value if isinstance(value, list | tuple) else [value]:
                 state.update(_printed(item))
         for item in (*self._fields.get("attach", ()), *self._fields.get("inline", ())):
-            if isinstance(item, _Field) and item.static:
+            if isinstance(item, Field) and item.static:
                 path = self.attach_root / item.source.strip()
                 state.update(path.read_bytes() if path.is_file() else b"")
         return state.hexdigest()
@@ -492,7 +588,7 @@ class Template:
 
     def __repr__(self) -> str:
         subject = self._fields.get("subject")
-        text = subject[0].source if subject and isinstance(subject[0], _Field) else ""
+        text = subject[0].source if subject and isinstance(subject[0], Field) else ""
         return f"<Template {self.name or 'text'}: {text!r}, {self.format}>"
 
     # ----------------------------------------------------------------------------------------- fill
@@ -511,13 +607,24 @@ class Template:
             TemplateError: A missing cell or unknown name was printed, or a value does not fit its place.
             MessageError: What results is no valid message (an address, an attachment).
         """
-        names = self._names(cells, values)
+        return self.fill_row(Row(self.names(cells, values)))
+
+    def fill_row(self, row: Row) -> Message:
+        """Return the Message of a row of which something is known already; see `fill`."""
         try:
-            return self._message(names)
+            return self._message(row)
         except TemplateError as error:
             raise _located(error, self.name) from None
 
-    def _names(self, cells: Mapping[Any, Any] | None, values: Mapping[str, Any] | None) -> dict[str, Any]:
+    def addresses(self, key: str, row: Row) -> list[Address]:
+        """Return the addresses of one field of a row; see `fill`."""
+        try:
+            return [a for item in self._fields.get(key, ()) for a in addresses_of(item, row)]
+        except TemplateError as error:
+            raise _located(error, self.name) from None
+
+    def names(self, cells: Mapping[Any, Any] | None, values: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return everything that the template's fields may use of a row."""
         if cells is None:
             names = {**self._values, **(values or {})}
             return {k: _MissingCell(k) if v is None else v for k, v in names.items()}
@@ -529,12 +636,13 @@ class Template:
             "row": row,
         }
 
-    def _message(self, names: Mapping[str, Any]) -> Message:
+    def _message(self, row: Row) -> Message:
         fields: dict[str, Any] = {}
         for key, items in self._fields.items():
-            fields[key] = self._value(key, items, names)
-        headers = {k: f.plain(names) for k, f in self._headers.items()}
-        letter, filled = self._letter(names)
+            fields[key] = self._value(key, items, row)
+        headers = {k: f.plain(row) for k, f in self._headers.items()}
+        filled = row.filled(self._body)
+        letter = self.letter(filled.skeleton)
         content = _Contents(filled.slots, self.format, self._body)
         text, html = letter.fill(content)
         inline = (*fields.pop("inline", ()), *content.images())
@@ -550,32 +658,136 @@ class Template:
             warnings=content.warnings(),
         )
 
-    def _value(self, key: str, items: list[Any], names: Mapping[str, Any]) -> Any:
+    def _value(self, key: str, items: list[Any], row: Row) -> Any:
         if key in ADDRESS_FIELDS:
-            found = [a for item in items for a in _addresses(item, names)]
+            found = [a for item in items for a in addresses_of(item, row)]
             return found if key != "from_" else _one_sender(found)
         if key in _FILES:
-            return [f for item in items for f in _files(item, names)]
-        texts = [item.plain(names) if isinstance(item, _Field) else item for item in items]
+            return [f for item in items for f in _files(item, row)]
+        texts = [item.plain(row) if isinstance(item, Field) else item for item in items]
         return texts if key == "unsubscribe" and len(texts) > 1 else texts[0]
 
-    def _letter(self, names: Mapping[str, Any]) -> tuple[_Letter, _Filled]:
-        """Return the body's skeleton in its finished form, made once for each distinct skeleton."""
-        filled = self._body.fill(names)
+    def letter(self, skeleton: str) -> Letter:
+        """Return a skeleton of the body in its finished form; made once for all rows."""
         with self._lock:
-            letter = self._letters.get(filled.skeleton)
+            letter = self._letters.get(skeleton)
             if letter is not None:
-                self._letters.move_to_end(filled.skeleton)
-                return letter, filled
+                self._letters.move_to_end(skeleton)
+                return letter
         try:
-            letter = _Letter.of(filled.skeleton, self.format, self._marker)
+            letter = Letter.of(skeleton, self.format, self._marker)
         except SlotError as error:
             raise self._body.error(str(error)) from None
         with self._lock:
-            self._letters[filled.skeleton] = letter
+            self._letters[skeleton] = letter
             while len(self._letters) > _CACHED_SKELETONS:
                 self._letters.popitem(last=False)
-        return letter, filled
+        return letter
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A template taken apart, for those who print many rows of it.
+
+    Attributes:
+        fields: The head's fields, each a list of Fields and of values that were given in Python.
+        headers: Further headers by name.
+        body: The body.
+    """
+
+    fields: Mapping[str, list[Any]]
+    headers: Mapping[str, Field]
+    body: Field
+    marker: Marker
+
+    @property
+    def dynamic(self) -> tuple[Field, ...]:
+        """Every Field that a row has to run."""
+        items = [item for found in self.fields.values() for item in found]
+        return tuple(
+            f for f in (*items, *self.headers.values(), self.body) if isinstance(f, Field) and not f.static
+        )
+
+
+class Row:
+    """One row on its way into a template: its names, and what is known of it already.
+
+    Args:
+        names: Everything that a field may use.
+        known: Fields that were filled before; a function that a template calls is not called twice.
+        file: Makes an Attachment of a path, or leaves that to the Message; told whether the path is the
+            template's alone.
+    """
+
+    def __init__(
+        self,
+        names: Mapping[str, Any],
+        known: Mapping[Field, Filled] | None = None,
+        file: Callable[[str, bool], Any] = lambda path, _: path,
+    ) -> None:
+        self.names = names
+        self.file = file
+        self._known = known or {}
+
+    def filled(self, field: Field) -> Filled:
+        """Return a field's skeleton and values."""
+        return self._known.get(field) or field.fill(self.names)
+
+
+Cells = Mapping[Any, Any]
+
+
+class Runner:
+    """Runs some fields of a template for row after row, with one context and the names that they use alone.
+
+    What it gives of a row is what `Template.fill` would; but its errors come as they are, and are to be
+    explained by that one.
+    """
+
+    def __init__(self, template: Template, fields: Sequence[Field], values: Mapping[str, Any] | None) -> None:
+        self.fields = fields
+        self._names = functools.partial(template.names, values=values)
+        self._sink = Sink(template.parts.marker)
+        columns = [f.columns for f in fields]
+        self._columns = sorted({c for found in columns for c in found or ()})
+        shared = {**_environment().make_globals(None), **self._names({})}
+        del shared["row"]
+        self._shared = {**shared, _SINK: self._sink}
+        # Assigned names would reach the next field; ``row`` used as a whole, and a function that is given the
+        # context, need every column.
+        needy = any(hasattr(value, "jinja_pass_arg") for value in shared.values())
+        self._plain = None not in columns and not needy and not any(f.assigns for f in fields)
+        self._wanted = sorted({n for f in fields for n in f.names} - {"row"})
+
+    def run(self, cells: Cells) -> tuple[tuple[str | None, ...], list[list[Slot]]]:
+        """Return the pieces of all skeletons, None before each field, and each field's values."""
+        names = self._some(cells) if self._plain else {**self._shared, **self._names(cells)}
+        context = self._context(names)
+        sink = self._sink
+        pieces: list[str | None] = []
+        found: list[list[Slot]] = []
+        for item in self.fields:
+            sink.begin(item)
+            pieces.append(None)
+            pieces += item.pieces(context if self._plain else self._context(names))
+            found.append(sink.slots)
+        return tuple(pieces), found
+
+    def _some(self, cells: Cells) -> dict[str, Any]:
+        names = self._shared.copy()
+        for name in self._wanted:
+            if name in cells:
+                value = cells[name]
+                names[name] = _MissingCell(name) if type(value) is not str and is_missing(value) else value
+        if self._columns:
+            known = ((c, cells[c]) for c in self._columns if c in cells)
+            names["row"] = {c: _MissingCell(c) if is_missing(v) else v for c, v in known}
+        return names
+
+    @staticmethod
+    def _context(names: dict[str, Any]) -> Context:
+        environment = _environment()
+        return environment.context_class(environment, names, None, {})
 
 
 def _printed(item: Any) -> bytes:
@@ -598,14 +810,14 @@ def _located(error: TemplateError, name: str) -> TemplateError:
 
 
 @dataclass(frozen=True, slots=True)
-class _Letter:
+class Letter:
     """A body's skeleton after Markdown, CSS inlining and the text twin."""
 
     text: Pieces
     html: Pieces | None
 
     @classmethod
-    def of(cls, skeleton: str, kind: str, marker: Marker) -> _Letter:
+    def of(cls, skeleton: str, kind: str, marker: Marker) -> Letter:
         if kind == "text":
             return cls(plain_pieces(skeleton, marker), None)
         if kind == "markdown":
@@ -625,7 +837,7 @@ _PARAGRAPH = re.compile(r"<p(?: [^>]*)?>\s*$")
 class _Contents:
     """The values of one row, each turned into text and HTML when first asked for."""
 
-    def __init__(self, slots: tuple[Slot, ...], kind: str, field: _Field) -> None:
+    def __init__(self, slots: tuple[Slot, ...], kind: str, field: Field) -> None:
         self._slots = slots
         self._kind = kind
         self._field = field
@@ -635,7 +847,7 @@ class _Contents:
         return merged_images(self._fragments.values()) if self._kind != "text" else ()
 
     def warnings(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(filter(None, (_lint(slot) for slot in self._slots))))
+        return lints(self._slots)
 
     def text(self, place: Place) -> str:
         slot = self._slots[place.index]
@@ -673,9 +885,7 @@ class _Contents:
                 raise self._field.error(
                     f"{slot.label!r}: {error}", line=slot.line, column=slot.label
                 ) from None
-            if self._kind == "markdown" and place.spot is Spot.TEXT:
-                text = text.replace("\r\n", "\n").replace("\n", "<br>\n")
-            return text, False
+            return broken_lines(text, place.spot, self._kind), False
         if place.spot is not Spot.TEXT:
             cause = (
                 f"the value of {slot.label!r} is a {type(value).__name__}, which cannot stand inside a tag."
@@ -704,6 +914,18 @@ class _Contents:
         return self._fragments[index]
 
 
+def broken_lines(text: str, spot: Spot, kind: str) -> str:
+    """Return a value's HTML with its line breaks kept, as Markdown texts keep theirs."""
+    if kind == "markdown" and spot is Spot.TEXT:
+        return text.replace("\r\n", "\n").replace("\n", "<br>\n")
+    return text
+
+
+def lints(slots: Iterable[Slot]) -> tuple[str, ...]:
+    """Return what is odd about values, each once."""
+    return tuple(dict.fromkeys(filter(None, map(_lint, slots))))
+
+
 def _lint(slot: Slot) -> str:
     """Return a warning about a value that prints as nobody would write it, or ""."""
     value, name = slot.value, _expression(slot.label)
@@ -720,11 +942,11 @@ def _lint(slot: Slot) -> str:
 # ------------------------------------------------------------------------------- addresses and files
 
 
-def _addresses(item: Any, names: Mapping[str, Any]) -> list[Address]:
+def addresses_of(item: Any, row: Row) -> list[Address]:
     """Return the addresses of one item of an address field: split first, filled after."""
-    if not isinstance(item, _Field):
+    if not isinstance(item, Field):
         return [item if isinstance(item, Address) else Address.parse(str(item))]
-    filled = item.fill(names)
+    filled = row.filled(item)
     found: list[Address] = []
     for piece in split_addresses(filled.skeleton):
         number = item.marker.sole(piece)
@@ -744,7 +966,7 @@ def _addresses(item: Any, names: Mapping[str, Any]) -> list[Address]:
     return found
 
 
-def _whole(item: _Field, slot: Slot) -> list[Address]:
+def _whole(item: Field, slot: Slot) -> list[Address]:
     """Return the address of a slot that is a whole address; ``| addresses`` gives several."""
     value = slot.value
     if isinstance(value, filters.AddressList):
@@ -756,7 +978,7 @@ def _whole(item: _Field, slot: Slot) -> list[Address]:
         raise item.error(
             cause, f"Write {{{{ {_expression(slot.label)} | addresses }}}}.", slot.line, slot.label
         )
-    text = _header_piece(0, _Filled("", (slot,)), item).strip()
+    text = _header_piece(0, Filled("", (slot,)), item).strip()
     if not text:
         return []
     if len(split_addresses(text)) > 1:
@@ -770,11 +992,11 @@ def _whole(item: _Field, slot: Slot) -> list[Address]:
         raise item.error(f"column {slot.label!r}: {error.cause}", error.fix, slot.line, slot.label) from None
 
 
-def _joined(item: _Field, filled: _Filled, text: str) -> str:
+def _joined(item: Field, filled: Filled, text: str) -> str:
     return "".join(_header_piece(p, filled, item) for p in item.split(text))
 
 
-def _first_label(item: _Field, filled: _Filled, text: str) -> str | None:
+def _first_label(item: Field, filled: Filled, text: str) -> str | None:
     numbers = [p for p in item.split(text) if isinstance(p, int)]
     return filled.slots[numbers[0]].label if numbers else None
 
@@ -786,11 +1008,11 @@ def _one_sender(found: list[Address]) -> Address | None:
     return found[0] if found else None
 
 
-def _files(item: Any, names: Mapping[str, Any]) -> list[Any]:
+def _files(item: Any, row: Row) -> list[Any]:
     """Return the files of one item of attach or inline: split at semicolons first, filled after."""
-    if not isinstance(item, _Field):
-        return [item]
-    filled = item.fill(names)
+    if not isinstance(item, Field):
+        return [row.file(str(item), True) if isinstance(item, Path) else item]  # noqa: FBT003 - the path is the template's
+    filled = row.filled(item)
     found: list[Any] = []
     for piece in filter(None, (p.strip() for p in filled.skeleton.split(";"))):
         number = item.marker.sole(piece)
@@ -798,7 +1020,7 @@ def _files(item: Any, names: Mapping[str, Any]) -> list[Any]:
         if number is not None and not isinstance(value, str):
             found.append(value if isinstance(value, Attachment | Path) else Attachment(value))
         else:
-            found.append(_joined(item, filled, piece))
+            found.append(row.file(_joined(item, filled, piece), not item.marker.holds(piece)))
     return found
 
 

@@ -588,7 +588,7 @@ def test_the_gate_refuses_bytes_that_read_differently():
 def test_the_gate_looks_at_every_part():
     image, file = Attachment(PNG, "l.png", content_id="l"), Attachment(b"abc", "ä.bin")
     mail = message(format="html", body='<img src="cid:l">', inline=[image], attach=[file]).stamped()
-    content, draft = mail.as_bytes(), mail._draft()
+    content, draft = mail.as_bytes(), mail.draft()
     check_gate(content, draft)
     for old, new in (
         (b"image/png", b"image/gif"),

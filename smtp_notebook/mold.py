@@ -1,0 +1,610 @@
+"""The mold of a mail: what all rows of one skeleton share, encoded once, and the places of their values.
+
+A mold is made from a row that went the whole way, through the gate. It fills only what it can vouch for:
+values of plain types, header words of a whitelist, text that no further rule looks at. For all else it
+raises `UnusualError`, and that row goes the whole way too. So it decides nothing of its own: it is either
+as right as the one-message builder, or it is not used.
+"""
+
+from __future__ import annotations
+
+import binascii
+import datetime as dt
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import pairwise
+from numbers import Number
+from typing import NamedTuple
+
+from smtp_notebook import _html, mime
+from smtp_notebook.addresses import plain_wire, split_addresses, split_mailbox
+from smtp_notebook.message import Message, each_once
+from smtp_notebook.outcome import MailError
+from smtp_notebook.slots import Pieces, Place, SlotError, Spot, escape
+from smtp_notebook.template import (
+    Field,
+    Filled,
+    Parts,
+    Row,
+    Slot,
+    Template,
+    addresses_of,
+    broken_lines,
+    lints,
+)
+
+__all__ = ["Filling", "Form", "Leaf", "Mailbox", "Mold", "UnusualError", "addressees", "texts_of"]
+
+_LINE = 76
+#: A longer word in a subject is encoded.
+_LONGEST_WORD = 66
+_LONGEST_URI_LINE = 900
+_PLAIN_TYPES = frozenset({str, int, float, bool, Decimal, dt.date, dt.datetime, dt.time})
+#: Words that no parser of headers takes for anything but text; a name has fewer.
+_WORDS = re.compile(r"[A-Za-z0-9!#$%&'()*+./?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'()*+./?^_`{|}~-]+)*")
+_NAME = re.compile(r"[A-Za-z0-9]{1,60}(?: [A-Za-z0-9]{1,60})*")
+_PRINTABLE = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
+#: The same with any letters: such a line is read back.
+_ANY_WORDS = re.compile(r"[\w!#$%&'()*+./?^`{|}~-]+(?: [\w!#$%&'()*+./?^`{|}~-]+)*")
+_ANY_NAME = re.compile(r"[^\W_]+(?: [^\W_]+)*")
+_ANY_PRINTABLE = re.compile(r"[\w\x21-\x7e]+(?: [\w\x21-\x7e]+)*")
+_LONGEST_TEXT = 200
+_IN_URI = re.compile(r"[A-Za-z0-9_.~-]+")
+_WHOLE_URI = re.compile(r"https://[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*/[A-Za-z0-9/_.~?&%=+-]*")
+_URI = re.compile(r"(?:https://[A-Za-z0-9.-]+/|mailto:)[\x21-\x2b\x2d-\x3b\x3d\x3f-\x7e]*")
+#: What stands for itself in plain text, in HTML and in quoted-printable alike.
+_SIMPLE = re.compile(r"[A-Za-z0-9 .,;!?()/_+*#@$%^~|\[\]-]*")
+#: What stands for itself in a URL and in a style besides.
+_WORD = re.compile(r"[A-Za-z0-9_.-]+")
+_SIMPLE_SPOTS = frozenset({Spot.PLAIN, Spot.TEXT, Spot.ATTRIBUTE})
+#: What would make a value that stands before it a reference to an image.
+_AFTER_CID = re.compile(r"(?:i?d)?:", re.IGNORECASE)
+_TAG_WITH_CID = re.compile(r"<[a-z][^<>]*cid:[^<>]*", re.IGNORECASE)
+_LOADED = re.compile(rf"\s(?:src|background)\s*=\s*[\"']?{_html.CID.pattern}", re.IGNORECASE)
+
+#: The texts of a row's values, by field.
+Texts = Sequence[Sequence[str]]
+
+
+class UnusualError(Exception):
+    """A row, or a whole skeleton, that a mold does not vouch for."""
+
+
+class Leaf(NamedTuple):
+    """A file as it travels, and its hash."""
+
+    content: bytes
+    digest: bytes
+
+    @classmethod
+    def of(cls, part: mime.Part, disposition: str) -> Leaf:
+        """Encode a file."""
+        content = mime.written_file(part, disposition)
+        return cls(content, hashlib.sha256(content).digest())
+
+
+#: How each header line with values is written: its encoded words and its line ends.
+Form = tuple[tuple[int, int], ...]
+
+
+class Filling(NamedTuple):
+    """One row in its mold; a mold's rows of one form differ in words alone."""
+
+    recipients: tuple[str, ...]
+    sender: str
+    chunks: list[bytes | Leaf]
+    warnings: tuple[str, ...]
+    form: Form = ()
+
+
+def texts_of(slots: Iterable[Slot]) -> list[str]:
+    """Return what values print as; those of plain types alone."""
+    return [value if type(value) is str else _text_of(value) for value, _, _ in slots]
+
+
+def _text_of(value: object) -> str:
+    kind = type(value)
+    module = kind.__module__
+    if (
+        kind in _PLAIN_TYPES
+        or (module == "numpy" and isinstance(value, Number))
+        or (module.startswith("pandas.") and isinstance(value, dt.datetime))
+    ):
+        return str(value)
+    raise UnusualError
+
+
+class _Line:
+    """Literal text with values in it."""
+
+    def __init__(self, pieces: Iterable[str | int]) -> None:
+        found = list(pieces)
+        self.start = found[0] if found and isinstance(found[0], str) else ""
+        self.literals = [p for p in found if isinstance(p, str)]
+        self.numbers = [p for p in found if isinstance(p, int)]
+        self.format = "".join("%s" if isinstance(p, int) else p.replace("%", "%%") for p in found)
+
+    def fill(self, texts: Sequence[str]) -> str:
+        return self.format % tuple([texts[i] for i in self.numbers])
+
+
+# ------------------------------------------------------------------------------------- the addresses
+
+
+class Mailbox(NamedTuple):
+    """One address that a row's values fill."""
+
+    field: int
+    name: _Line | None
+    spec: _Line
+
+    def fill(self, texts: Texts) -> tuple[str, str]:
+        """Return the display name and the address as written on the wire."""
+        found = texts[self.field]
+        wire = plain_wire(self.spec.fill(found))
+        if wire is None:
+            raise UnusualError
+        if self.name is None:
+            return "", wire
+        name = self.name.fill(found)
+        if _ANY_NAME.fullmatch(name) is None or len(name) > _LONGEST_TEXT:
+            raise UnusualError
+        return name, wire
+
+
+def addressees(parts: Parts, key: str, known: Mapping[Field, Filled]) -> list[str | Mailbox]:
+    """Return the addresses of one field: those that are the same in every row as they travel.
+
+    Raises:
+        UnusualError: One item holds several, some of them a row's.
+    """
+    numbers = {field: number for number, field in enumerate(known)}
+    found: list[str | Mailbox] = []
+    for item in parts.fields.get(key, ()):
+        if item not in known or not known[item].slots:
+            found += [a.wire for a in addresses_of(item, Row({}, known))]
+            continue
+        pieces = split_addresses(known[item].skeleton)
+        if len(pieces) != 1:
+            raise UnusualError
+        name, spec = split_mailbox(pieces[0])
+        split = parts.marker.split
+        found.append(Mailbox(numbers[item], _Line(split(name)) if name else None, _Line(split(spec))))
+    return found
+
+
+# --------------------------------------------------------------------------------------- the headers
+
+_Filler = Callable[[Texts, list[tuple[str, str]]], str]
+
+
+def _mailbox_filler(label: str, box: int) -> _Filler:
+    def fill(_: Texts, boxes: list[tuple[str, str]]) -> str:
+        name, wire = boxes[box]
+        if len(label) + len(name) + len(wire) + 6 > _LINE:
+            raise UnusualError
+        if not name:
+            return f"{label}: {wire}\r\n"
+        if _NAME.fullmatch(name):
+            return f"{label}: {name} <{wire}>\r\n"
+        return _read_back(mime.mailbox_line, label, name, wire)
+
+    return fill
+
+
+def _words_filler(label: str, field: int, line: _Line) -> _Filler:
+    longest = min(_LONGEST_WORD, _LINE - len(label) - 2)
+    # An equals sign could begin an encoded word that a value ends.
+    if any("=" in p for p in line.literals):
+        raise UnusualError
+
+    def fill(texts: Texts, _: list[tuple[str, str]]) -> str:
+        found = texts[field]
+        text = line.fill(found)
+        if "{" in text:
+            raise UnusualError  # template text, perhaps
+        if len(text) <= longest and _PRINTABLE.fullmatch(text) and all(map(_WORDS.fullmatch, found)):
+            return f"{label}: {text}\r\n"
+        if (
+            len(text) > _LONGEST_TEXT
+            or not _ANY_PRINTABLE.fullmatch(text)
+            or not all(map(_ANY_WORDS.fullmatch, found))
+        ):
+            raise UnusualError
+        return _read_back(mime.text_line, label, text)
+
+    return fill
+
+
+def _read_back(write: Callable[..., str], *texts: str) -> str:
+    try:
+        return write(*texts)
+    except (MailError, UnicodeError):
+        raise UnusualError from None
+
+
+def _uri_filler(label: str, field: int, line: _Line) -> _Filler:
+    # Scheme and host are the template's, or the value is all of it; nothing may look like an encoded word or a
+    # second URI.
+    inside = _IN_URI if line.literals else _WHOLE_URI
+    if line.literals and not (_URI.fullmatch("".join(line.literals)) and _URI.fullmatch(line.start)):
+        raise UnusualError
+    if "=?" in line.format or (not line.literals and len(line.numbers) > 1):
+        raise UnusualError
+
+    def fill(texts: Texts, _: list[tuple[str, str]]) -> str:
+        found = texts[field]
+        text = line.fill(found)
+        if len(text) > _LONGEST_URI_LINE or "=?" in text or not all(map(inside.fullmatch, found)):
+            raise UnusualError
+        return f"{label}: <{text}>\r\n"
+
+    return fill
+
+
+_ITEM_KEYS = {"Subject": "subject", "List-Unsubscribe": "unsubscribe"}
+_MAILBOX_KEYS = {"From": "from_", "Reply-To": "reply_to", "To": "to", "Cc": "cc"}
+
+
+class _Heading:
+    """The header lines of a skeleton, and its envelope."""
+
+    def __init__(self, parts: Parts, known: Mapping[Field, Filled], draft: mime.Draft) -> None:
+        self._known = known
+        self._numbers = {field: number for number, field in enumerate(known)}
+        self._split = parts.marker.split
+        self._boxes: list[Mailbox] = []
+        found = {k: self._numbered(addressees(parts, k, known)) for k in (*_MAILBOX_KEYS.values(), "bcc")}
+        self._recipients = [*found["to"], *found["cc"], *found["bcc"]]
+        self._sender = found["from_"][0] if found["from_"] else draft.from_.wire
+        if draft.receipt_to and isinstance(self._sender, int):
+            raise UnusualError
+        self._pieces: list[str] = [""]
+        self._fillers: list[_Filler] = []
+        for label, value in mime.header_lines(draft):
+            filler = self._filler(parts, label, found)
+            if filler is None:
+                self._pieces[-1] += f"{label}: {value}\r\n"
+            else:
+                self._fillers.append(filler)
+                self._pieces += ["", ""]
+        if not "".join(self._pieces).isascii():
+            raise UnusualError
+
+    def _numbered(self, found: list[str | Mailbox]) -> list[str | int]:
+        """Put mailboxes into a list of their own; two fields may name the same."""
+        out: list[str | int] = []
+        for item in found:
+            if isinstance(item, Mailbox):
+                self._boxes.append(item)
+                out.append(len(self._boxes) - 1)
+            else:
+                out.append(item)
+        return out
+
+    def _filler(self, parts: Parts, label: str, found: Mapping[str, list[str | int]]) -> _Filler | None:
+        """Return what writes a line that depends on the row's values."""
+        if label in _MAILBOX_KEYS:
+            boxes = [b for b in found[_MAILBOX_KEYS[label]] if isinstance(b, int)]
+            if boxes and len(found[_MAILBOX_KEYS[label]]) > 1:
+                raise UnusualError
+            return _mailbox_filler(label, boxes[0]) if boxes else None
+        items = [*parts.fields.get(_ITEM_KEYS.get(label, ""), ()), *filter(None, [parts.headers.get(label)])]
+        if not any(i in self._known and self._known[i].slots for i in items):
+            return None
+        (item, *more) = items
+        if more:
+            raise UnusualError
+        line = _Line(self._split(self._known[item].skeleton.strip()))
+        make = _uri_filler if label == "List-Unsubscribe" else _words_filler
+        return make(label, self._numbers[item], line)
+
+    def fill(self, texts: Texts) -> tuple[bytes, tuple[str, ...], str, Form]:
+        """Return the lines, the recipients, the sender and the form of a row."""
+        boxes = [box.fill(texts) for box in self._boxes]
+        out = self._pieces.copy()
+        lines = [fill(texts, boxes) for fill in self._fillers]
+        out[1::2] = lines
+        wires = [r if isinstance(r, str) else boxes[r][1] for r in self._recipients]
+        recipients = tuple(wires) if len(wires) == 1 else each_once(wires)
+        sender = self._sender if isinstance(self._sender, str) else boxes[self._sender][1]
+        form = tuple([(line.count("=?"), line.count("\n")) for line in lines])
+        return "".join(out).encode("ascii"), recipients, sender, form
+
+
+# ---------------------------------------------------------------------------------------- the texts
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """A value at one kind of place: where it stands decides how it is escaped."""
+
+    index: int
+    spot: Spot
+    html: bool
+
+
+class _Text:
+    """One text of a skeleton: lines without values are encoded, the others are ready to be filled."""
+
+    def __init__(self, pieces: Pieces, subtype: str, uses: dict[_Use, int]) -> None:
+        self._html = subtype == "html"
+        self._head = {e: mime.text_head(subtype, e) for e in ("quoted-printable", "base64")}
+        lines = _lines(pieces)
+        # A text that ends in a value ends in a line end all the same; whose it is depends on the value.
+        self._open_end = self._number(pieces[-1], uses) if pieces and isinstance(pieces[-1], Place) else None
+        self._formats: list[str] = []
+        self._order: list[int] = []
+        self._raw: list[bytes] = [b""]
+        for line in lines:
+            if any(isinstance(p, Place) for p in line):
+                self._formats.append("".join(self._format(p) for p in line) + "\0")
+                self._order += [self._number(p, uses) for p in line if isinstance(p, Place)]
+                self._raw.append(b"")
+            else:
+                self._raw[-1] += "".join(map(str, line)).encode() + b"\r\n"
+        broken = [mime.soft_broken(mime.quoted(raw)) for raw in self._raw]
+        self._all = "".join(self._formats)
+        self._literals = self._all.lower().count("cid:")
+        self._printable = sum(len(b) - b.count(b"\n") for b in broken)
+        self._octets = sum(map(len, self._raw))
+        coded = [b.replace(b"\0", b"\r\n") for b in broken]
+        # The line end behind a line with values stands before what follows.
+        self._pieces = [self._head["quoted-printable"] + coded[0]]
+        for block in coded[1:]:
+            self._pieces += [b"", b"\r\n" + block]
+        self.guarded = any(
+            isinstance(before, Place) and isinstance(after, str) and _AFTER_CID.match(after)
+            for before, after in pairwise(pieces)
+        )
+        self.size = 3 * self._octets
+
+    def _number(self, place: Place, uses: dict[_Use, int]) -> int:
+        return uses.setdefault(_Use(place.index, place.spot, self._html), len(uses))
+
+    @staticmethod
+    def _format(piece: str | Place) -> str:
+        if isinstance(piece, Place):
+            return "%s"
+        return mime.quoted(piece.encode()).decode("ascii").replace("%", "%%")
+
+    def fill(self, forms: Sequence[str], *, watch: bool) -> list[bytes]:
+        """Return the text as a leaf, in pieces.
+
+        Args:
+            forms: The row's values as they stand here, quoted.
+            watch: Whether one of them might become a reference to an image.
+        """
+        values = [forms[i] for i in self._order]
+        lines = (self._all % tuple(values)).encode("ascii")
+        if watch and self._html and lines.lower().count(b"cid:") != self._literals:
+            raise UnusualError
+        if self._open_end is not None and (not forms[self._open_end] or forms[self._open_end][-1] == "\0"):
+            raise UnusualError
+        broken = mime.soft_broken(lines)
+        octets = self._octets + len(lines) + lines.count(b"\0") - 2 * lines.count(b"=")
+        if mime.base64_length(octets) < self._printable + len(broken) - broken.count(b"\n"):
+            return self._base64(values)
+        filled = broken.split(b"\0")
+        del filled[-1]
+        if len(filled) != len(self._formats):
+            filled = [mime.soft_broken(line)[:-1].replace(b"\0", b"\r\n") for line in self._each(values)]
+        out = self._pieces.copy()
+        out[1::2] = filled
+        return out
+
+    def _each(self, values: Sequence[str]) -> Iterable[bytes]:
+        start = 0
+        for form in self._formats:
+            # Literal percent signs are doubled, so what is left are the places.
+            end = start + form.replace("%%", "").count("%s")
+            yield (form % tuple(values[start:end])).encode("ascii")
+            start = end
+
+    def _base64(self, values: Sequence[str]) -> list[bytes]:
+        lines = [binascii.a2b_qp(line).replace(b"\0", b"\r\n") for line in self._each(values)]
+        content = self._raw[0] + b"".join(a + b for a, b in zip(lines, self._raw[1:], strict=True))
+        return [self._head["base64"], mime.base64_lines(content, b"\r\n")]
+
+
+def _lines(pieces: Pieces) -> list[list[str | Place]]:
+    """Return the lines of a text, each as its pieces, without line ends."""
+    lines: list[list[str | Place]] = [[]]
+    for piece in pieces:
+        if isinstance(piece, Place):
+            lines[-1].append(piece)
+            continue
+        if piece.endswith("\r"):
+            raise UnusualError  # half of a line end, perhaps
+        first, *others = re.split(r"\r\n|\r|\n", piece)
+        lines[-1].append(first)
+        lines += [[text] for text in others]
+    if not any(lines[-1]):
+        del lines[-1]
+    return lines
+
+
+def _refuse_references(html: Pieces, skeleton: str) -> None:
+    """Refuse HTML in which a value could decide which image is shown."""
+    for tag in _TAG_WITH_CID.finditer(skeleton):
+        if tag[0].lower().count("cid:") != len(_LOADED.findall(tag[0])):
+            raise UnusualError
+    for before, after in pairwise(html):
+        if (
+            isinstance(after, Place)
+            and isinstance(before, str)
+            and re.search(r"cid:[^\s)>\"']*$", before, re.IGNORECASE)
+        ):
+            raise UnusualError
+
+
+class _Body:
+    """The texts of a skeleton, and how a row's values stand in them."""
+
+    def __init__(self, template: Template, skeleton: str, draft: mime.Draft) -> None:
+        letter = template.letter(skeleton)
+        if letter.html is not None:
+            _refuse_references(letter.html, "".join(p if isinstance(p, str) else "\1" for p in letter.html))
+        self._kind = template.format
+        self._raw = "{% raw %}" in template.source
+        if not self._raw:
+            for pieces in (letter.text, letter.html or ()):
+                _refuse_braces(pieces)
+        uses: dict[_Use, int] = {}
+        self.texts = [_Text(letter.text, "plain", uses)]
+        if letter.html is not None:
+            self.texts.append(_Text(letter.html, "html", uses))
+        if (draft.text is None) or (draft.html is None) != (letter.html is None):
+            raise UnusualError
+        self._uses = list(uses)
+        self._indices = [use.index for use in uses]
+        self._others = [(number, use) for number, use in enumerate(uses) if use.spot not in _SIMPLE_SPOTS]
+        self._guarded = any(text.guarded for text in self.texts)
+
+    def fill(self, texts: Sequence[str]) -> list[list[bytes]]:
+        row = " ".join(texts)
+        if _SIMPLE.fullmatch(row) and "--" not in row:
+            forms = [texts[i] for i in self._indices]
+            for number, use in self._others:
+                forms[number] = self._form(use, texts[use.index])
+        else:
+            forms = [self._form(use, texts[use.index]) for use in self._uses]
+        watch = self._guarded or ":" in row
+        return [text.fill(forms, watch=watch) for text in self.texts]
+
+    def _form(self, use: _Use, text: str) -> str:
+        """Return a value as it stands at one kind of place, quoted; a line end is NUL."""
+        if _WORD.fullmatch(text) and "--" not in text and use.spot is not Spot.NOWHERE:
+            return text
+        if "\0" in text or "\r" in text or ("{" in text and not self._raw):
+            raise UnusualError
+        try:
+            placed = escape(text, use.spot)
+            if use.html:
+                placed = broken_lines(placed, use.spot, self._kind)
+            return mime.quoted(placed.replace("\n", "\r\n").encode()).decode("ascii")
+        except (SlotError, UnicodeEncodeError):
+            raise UnusualError from None
+
+
+def _refuse_braces(pieces: Pieces) -> None:
+    """Refuse a text that has template text in it already, or that a value could complete to some."""
+    for piece in pieces:
+        if isinstance(piece, str) and ("{{" in piece or "{%" in piece or piece.endswith("{")):
+            raise UnusualError
+
+
+# ----------------------------------------------------------------------------------------- the mold
+
+
+class Mold:
+    """All that the rows of one skeleton share.
+
+    Args:
+        template: Whose rows they are.
+        known: Each dynamic field, in the order in which rows bring their values, as one row filled it.
+        message: What that row made.
+        leaf: Encodes a file.
+        file: Reads and encodes the file at a path.
+
+    Raises:
+        UnusualError: It has something that no mold can hold.
+    """
+
+    def __init__(
+        self,
+        template: Template,
+        known: Mapping[Field, Filled],
+        message: Message,
+        leaf: Callable[[mime.Part, str], Leaf],
+        file: Callable[[str], Leaf],
+    ) -> None:
+        parts = template.parts
+        draft = message.draft()
+        if message.smtputf8:
+            raise UnusualError
+        _refuse_other_values(parts, known)
+        self._heading = _Heading(parts, known, draft)
+        body = parts.body
+        self._body = _Body(template, known[body].skeleton if body in known else body.source, draft)
+        self._numbers = {field: number for number, field in enumerate(known)}
+        self._dynamic_body = body in known
+        self._file = file
+        self._files: list[Leaf | tuple[int, _Line]] = [leaf(p, "inline") for p in draft.inline]
+        self._files += [
+            leaf(part, "attachment") if path is None else path
+            for part, path in self._attachments(parts, known, message, draft)
+        ]
+        self._frame = mime.frame(draft)
+        self.boundaries = mime.boundaries(b"".join(self._frame))
+        self.size = sum(len(f) for f in self._frame) + sum(t.size for t in self._body.texts)
+
+    def _attachments(
+        self, parts: Parts, known: Mapping[Field, Filled], message: Message, draft: mime.Draft
+    ) -> list[tuple[mime.Part, tuple[int, _Line] | None]]:
+        """Return the attachments with the path of those whose path is a row's."""
+        paths: list[tuple[int, _Line] | None] = []
+        for item in parts.fields.get("attach", ()):
+            if not isinstance(item, Field):
+                paths.append(None)
+                continue
+            skeleton = known[item].skeleton if item in known else item.source
+            for piece in filter(None, (p.strip() for p in skeleton.split(";"))):
+                line = _Line(parts.marker.split(piece))
+                paths.append((self._numbers[item], line) if line.numbers else None)
+        if len(paths) != len(message.attach):
+            raise UnusualError
+        shown = _html.cids(message.html)
+        kept = [path for path, a in zip(paths, message.attach, strict=True) if a.content_id not in shown]
+        ahead: list[tuple[int, _Line] | None] = [None] * (len(draft.attachments) - len(kept))
+        return list(zip(draft.attachments, [*ahead, *kept], strict=True))
+
+    def fill(self, slots: Sequence[Sequence[Slot]]) -> Filling:
+        """Return a row's mail.
+
+        Raises:
+            UnusualError: The row has something that this does not vouch for.
+        """
+        texts = [texts_of(found) for found in slots]
+        head, recipients, sender, form = self._heading.fill(texts)
+        leaves: list[list[bytes] | Leaf] = [*self._body.fill(texts[-1] if self._dynamic_body else ())]
+        leaves += [f if isinstance(f, Leaf) else self._read(f, slots, texts) for f in self._files]
+        out: list[bytes] = [head]
+        chunks: list[bytes | Leaf] = []
+        for around, leaf in zip(self._frame, leaves, strict=False):
+            out.append(around)
+            if isinstance(leaf, Leaf):
+                chunks += [b"".join(out), leaf]
+                out = []
+            else:
+                out += leaf
+        out.append(self._frame[-1])
+        chunks.append(b"".join(out))
+        odd = self._dynamic_body and any(type(value) is not str for value, _, _ in slots[-1])
+        return Filling(recipients, sender, chunks, lints(slots[-1]) if odd else (), form)
+
+    def _read(self, path: tuple[int, _Line], slots: Sequence[Sequence[Slot]], texts: Texts) -> Leaf:
+        number, line = path
+        if any(type(value) is not str for value, _, _ in slots[number]):
+            raise UnusualError
+        try:
+            return self._file(line.fill(texts[number]).strip())
+        except MailError:
+            raise UnusualError from None
+
+
+def _refuse_other_values(parts: Parts, known: Mapping[Field, Filled]) -> None:
+    """Refuse values in fields that decide more than the words of a line."""
+    keys = ("from_", "reply_to", "to", "cc", "bcc", "subject", "unsubscribe", "attach")
+    items = [item for key in keys for item in parts.fields.get(key, ())]
+    for field, filled in known.items():
+        if (
+            filled.slots
+            and field is not parts.body
+            and field not in items
+            and field not in parts.headers.values()
+        ):
+            raise UnusualError
