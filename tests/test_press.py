@@ -23,8 +23,8 @@ from test_mime import EVIL, assert_framing
 
 from smtp_notebook import Attachment, Connection, MailError, Template
 from smtp_notebook.addresses import _judged, plain_wire
-from smtp_notebook.mime import new_message_id
-from smtp_notebook.press import Press, Printed, refuse_leftover, stamp, with_sender
+from smtp_notebook.mime import new_message_id, stamp
+from smtp_notebook.press import Press, Printed, refuse_leftover, with_sender
 
 SERVER = Connection(host="mail.example.com", port=587, sender="sender@example.com")
 MOMENT = dt.datetime(2026, 5, 4, 3, 2, 1, tzinfo=dt.UTC)
