@@ -588,8 +588,8 @@ class Mold:
 
     def _read(self, path: tuple[int, _Line], slots: Sequence[Sequence[Slot]], texts: Texts) -> Leaf:
         number, line = path
-        if any(type(value) is not str for value, _, _ in slots[number]):
-            raise UnusualError
+        if line.format == "%s" and type(slots[number][line.numbers[0]].value) is not str:
+            raise UnusualError  # not a path but the file itself, perhaps
         try:
             return self._file(line.fill(texts[number]).strip())
         except MailError:

@@ -544,6 +544,18 @@ def test_a_file_that_every_row_carries_is_one_object(folder):
     assert press.slow_rows == 4
 
 
+def test_a_number_may_be_part_of_a_path_and_a_file_may_be_a_cell(folder):
+    (folder / "7.txt").write_text("seven")
+    (folder / "8").write_text("eight")
+    for attach in ("{{ File }}.txt", "{{ File }}"):
+        template = Template(LETTER, attach=attach, attach_root=folder)
+        press = Press(template, SERVER)
+        for file in (7, 7, "8", 8, Attachment(b"given", "g.bin"), folder / "a.txt", "a.txt"):
+            for cells in rows(2, File=file):
+                assert_same(press, template, cells)
+        assert press.slow_rows < 7 * 6
+
+
 def test_a_rows_file_is_read_again_when_it_changed(tmp_path):
     (tmp_path / "a.txt").write_text("old")
     (tmp_path / "fixed.txt").write_text("old")
