@@ -1,9 +1,9 @@
 """What remembers every mailing: which rows are planned, armed, intended and answered.
 
-A row is *planned* when the merge begins, *armed* by a synced commit, *intended* by a commit before its final dot
-leaves, and answered by a commit after the reply. Inside a window of armed rows commits are not synced: they
+A row is *planned* when the merge begins, *claimed* in a window of rows by a synced commit, *intended* by a commit
+before its final dot leaves, and answered by a commit after the reply. Inside a window commits are not synced: they
 survive a killed process, and after power loss every row of the window is in doubt, which is said. An intent is a
-compare-and-swap on the claim: no row changed, no dot.
+compare-and-swap on the record as this run knows it: nothing changed, no dot.
 
 The file is SQLite (https://sqlite.org/wal.html; no WAL on a network file system, where it does not work). It
 holds no secret and no text of a mail.
@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import html
 import os
 import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -37,25 +38,32 @@ if TYPE_CHECKING:
 __all__ = ["WINDOW", "Campaign", "Journal", "Known", "Ledger", "PassingJournal", "Row", "decided"]
 
 PATH_VARIABLE = "SMTP_NOTEBOOK_JOURNAL"
-#: How many rows are armed at most at one moment (with up to half as many connections); after power loss no more
+#: How many rows are claimed at most at one moment (with up to half as many connections); after power loss no more
 #: than these are in doubt.
 WINDOW = 64
 #: Answers are synced when they are this old, in seconds, if no window was armed since.
 SYNC_SECONDS = 1.0
 _BUSY_SECONDS = 10.0
 _QUICK_BYTES = 16 * 2**20
-_ARMED, _INTENDED = "armed", "intended"
-_OPEN_STATES = {_ARMED: State.PLANNED.value, _INTENDED: State.IN_DOUBT.value}
 #: The campaign of mails that `send` sends.
 SINGLE = "single mails"
 _WENT = frozenset({State.SENT, State.PARTIAL, State.IN_DOUBT})
 _OPEN = frozenset({State.PLANNED, State.DEFERRED, State.FAILED})
 
-_SELECT = f"SELECT {', '.join(FIELDS)}, sum FROM record"
+_COLUMNS = f"{', '.join(FIELDS)}, sum, stands"
+_SELECT = f"SELECT {_COLUMNS} FROM standing"
 _CHANGED = FIELDS[2:]
-_UPDATE = f"UPDATE record SET {', '.join(f'{c}=?' for c in _CHANGED)}, sum=? WHERE id=?"
-#: The compare-and-swap of an intent: the row must still be armed by this very claim.
-_SWAP = f"{_UPDATE} AND run=? AND state='{_ARMED}'"
+_UPDATE = f"UPDATE record SET {', '.join(f'{c}=?' for c in _CHANGED)}, sum=? WHERE id=? AND seq=?"
+#: The compare-and-swap of an intent: the record is as this run knows it, and nobody else has intended it so.
+_INTEND = (
+    "INSERT INTO intent (id, seq, run, sum) SELECT id, seq, ?, ? FROM record WHERE id=? AND seq=? "
+    "ON CONFLICT (id) DO UPDATE SET seq=excluded.seq, run=excluded.run, sum=excluded.sum "
+    "WHERE intent.seq < excluded.seq"
+)
+
+
+Columns = tuple[Any, ...]
+Then = Callable[[BaseException | None], None]
 
 
 class Row(Protocol):
@@ -72,6 +80,10 @@ class Row(Protocol):
         """Return an Outcome of this row."""
         ...
 
+    def columns(self, state: State) -> Columns:
+        """Return such an Outcome as the values of `records.COLUMNS`."""
+        ...
+
 
 class PassingJournal:
     """A journal that remembers nothing, for sends that count for nobody: the sandbox, tests, a redirect."""
@@ -85,14 +97,13 @@ class PassingJournal:
         """Return what is known of a row."""
         return None
 
-    def arm(self, rows: Sequence[Row]) -> list[Outcome]:  # noqa: ARG002
+    def arm(self, rows: Sequence[Row]) -> None:
         """Take rows."""
-        return []
 
     async def intend(self, row: Row) -> None:
         """Record that the final dot is about to leave."""
 
-    def record(self, row: Row, outcome: Outcome, then: Callable[[BaseException | None], None]) -> None:  # noqa: ARG002
+    def record(self, row: Row, columns: Columns, then: Then) -> None:  # noqa: ARG002
         """Record what happened."""
         then(None)
 
@@ -137,13 +148,15 @@ class Known:
     id: int
     key: str
     seq: int
-    run: str
-    boot: str
     version: int
     digest: bytes
     accepted: tuple[str, ...]
-    state: str
     outcome: Outcome
+
+    @property
+    def state(self) -> State:
+        """How the row stands."""
+        return self.outcome.state
 
 
 class Journal:
@@ -277,12 +290,12 @@ class Journal:
     def _stored(self, number: int) -> Stored:
         return Stored(
             self._all,
-            columns=f"{', '.join(FIELDS)}, sum",
-            decode=lambda record: _now(self._checked(record)),
-            table="record WHERE campaign=?",
+            columns=_COLUMNS,
+            decode=lambda record: self._checked(record).outcome,
+            table="standing WHERE campaign=?",
             values=(number,),
             order="id",
-            open_states=_OPEN_STATES,
+            state="stands",
         )
 
     def _number(self, campaign: str) -> int:
@@ -302,14 +315,15 @@ class Journal:
         return self._checked(found[0]) if found else None
 
     def _checked(self, record: Sequence[Any]) -> Known:
-        *values, total = record
+        *values, total, stands = record
         if checksum(values) != total:
             raise self._damaged(f"the record of {record[1]!r} does not fit its checksum")
-        number, key, seq, run, boot, version, digest, accepted, position, *outcome = values
-        state, columns = outcome[0], [_OPEN_STATES.get(outcome[0], outcome[0]), *outcome[1:]]
-        went = tuple(accepted.split("\n")) if accepted else ()
+        number, key, seq, version, digest, accepted, position, state, *columns = values
+        outcome = unpacked(key, position, [state, *columns])
+        if stands != state:
+            outcome = _doubtful(outcome)
         return Known(
-            number, key, seq, run, boot, version, digest, went, state, unpacked(key, position, columns)
+            number, key, seq, version, digest, tuple(accepted.split("\n")) if accepted else (), outcome
         )
 
     def report(self, campaign: str) -> Report:
@@ -329,7 +343,7 @@ class Journal:
             for record in self._all(f"{_SELECT} WHERE campaign=? ORDER BY id", number):
                 with contextlib.suppress(JournalError):
                     known = self._checked(record)
-                    outcome = dataclasses.asdict(_now(known))
+                    outcome = dataclasses.asdict(known.outcome)
                     found.append({"campaign": name, "scope": scope, **outcome, "version": known.version})
         return pd.DataFrame(found)
 
@@ -356,7 +370,7 @@ class Journal:
         """
         number = self._number(campaign)
         known = self.known(number, key)
-        if known is None or known.state not in {State.IN_DOUBT, _INTENDED}:
+        if known is None or known.state is not State.IN_DOUBT:
             cause = f"The row {key!r} of {campaign!r} is not in doubt."
             raise JournalError(cause, f"report({campaign!r}).in_doubt lists those that are.")
         state = State.SENT if delivered else State.PLANNED
@@ -370,6 +384,8 @@ class Journal:
         """Forget a mailing: whoever had it may get it again."""
         number = self._number(campaign)
         with self._writing(synced=True) as db:
+            db.execute("DELETE FROM intent WHERE id IN (SELECT id FROM record WHERE campaign=?)", (number,))
+            db.execute("DELETE FROM claim WHERE campaign=?", (number,))
             db.execute("DELETE FROM record WHERE campaign=?", (number,))
             db.execute("DELETE FROM campaign WHERE id=?", (number,))
 
@@ -423,14 +439,13 @@ class Journal:
             )
             number = self._number(SINGLE)
             # The copies of one mail share a hash, and have a number each.
+            copies = self._all(
+                f"{_SELECT} WHERE campaign=? AND hash=? AND key GLOB ?", number, key_hash(name), f"{name}#*"
+            )
+            lost = self._claimed(number, boot_id()) if copies else set()
             found = [
-                _now(self._checked(r))
-                for r in self._all(
-                    f"{_SELECT} WHERE campaign=? AND hash=? AND key GLOB ?",
-                    number,
-                    key_hash(name),
-                    f"{name}#*",
-                )
+                _doubtful(k.outcome) if (k.id, k.seq) in lost else k.outcome
+                for k in map(self._checked, copies)
             ]
             went = [o for o in found if o.state in _WENT]
             said = f"the same mail went before ({_when(went[-1])})" if went else ""
@@ -484,17 +499,37 @@ class Journal:
         if found != rows:
             raise self._damaged(f"it holds {found:,} of {rows:,} records of this campaign")
 
+    def _claimed(self, number: int, boot: str) -> set[tuple[int, int]]:
+        """Return the records, as written so many times, that runs before the present start of the machine claimed."""
+        found: set[tuple[int, int]] = set()
+        for claim, rows, total in self._all(
+            "SELECT id, rows, sum FROM claim WHERE campaign=? AND boot<>?", number, boot
+        ):
+            if checksum((rows,)) != total:
+                raise self._damaged(f"the claim {claim} does not fit its checksum")
+            found.update(_spread(rows))
+        return found
+
     def _recover(self, number: int) -> None:
         """Put what a dead run left open into its one known state; only the holder may call this."""
         if not self._all("SELECT 1 FROM campaign WHERE id=? AND running=1", number):
             return
-        boot = boot_id()
+        mine = "id IN (SELECT id FROM record WHERE campaign=?)"
+        for intent in self._all(f"SELECT id, seq, run, sum FROM intent WHERE {mine}", number):
+            if checksum(intent[:3]) != intent[3]:
+                raise self._damaged(f"the intent of record {intent[0]} does not fit its checksum")
+        lost = self._claimed(number, boot_id())
         with self._writing(synced=True) as db:
-            left = self._all(f"{_SELECT} WHERE campaign=? AND state IN ('armed', 'intended')", number)
+            left = self._all(f"{_SELECT} WHERE campaign=? AND stands<>state", number)
+            left += [
+                r
+                for i, seq in lost
+                for r in self._all(f"{_SELECT} WHERE id=? AND seq=? AND stands=state", i, seq)
+            ]
             for record in left:
                 known = self._checked(record)
-                doubtful = known.state == _INTENDED or known.boot != boot
-                _change(db, known, _left(known, State.IN_DOUBT if doubtful else State.PLANNED))
+                _change(db, known, _doubtful(known.outcome))
+            db.execute("DELETE FROM claim WHERE campaign=?", (number,))
             db.execute("UPDATE campaign SET running=0 WHERE id=?", (number,))
 
     # ---------------------------------------------------------------------------------------- display
@@ -526,9 +561,8 @@ class Ledger:
         self._journal = journal
         self._number = number
         self._holder = holder
-        self._run = secrets.token_hex(8)
-        self._boot = boot_id()
-        self._armed: dict[int, Row] = {}
+        self._run = secrets.randbits(62)
+        self._open: set[int] = set()
         self._pending: list[_Write] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unsynced_since = 0.0
@@ -537,7 +571,7 @@ class Ledger:
         self.empty = not journal._all("SELECT 1 FROM record WHERE campaign=? LIMIT 1", number)  # noqa: SLF001 - a ledger is its journal's other half
 
     def __repr__(self) -> str:
-        return f"<Ledger of run {self._run}: {len(self._armed)} armed>"
+        return f"<Ledger of run {self._run:x}: {len(self._open)} without an answer>"
 
     def known(self, key: str) -> Known | None:
         """Return what is known of a row from earlier runs."""
@@ -548,54 +582,34 @@ class Ledger:
     def plan(self, rows: Sequence[Row]) -> None:
         """Write the rows that no earlier run planned; each gets the number of its record."""
         with self._journal._writing(synced=False) as db:  # noqa: SLF001
-            next_id = self._next_id(db)
-            records = []
-            for number, row in enumerate(rows, next_id):
-                row.record, row.seq = number, 1
-                values = self._values(row, row.outcome(State.PLANNED), State.PLANNED.value)
-                records.append((self._number, key_hash(row.key), *values, checksum(values)))
-            db.executemany(INSERT, records)
-            self._grow(db, len(records))
+            self._insert(db, [(row, key_hash(row.key)) for row in rows])
 
-    def _next_id(self, db: sqlite3.Connection) -> int:
-        return int(db.execute("SELECT coalesce(max(id), 0) + 1 FROM record").fetchone()[0])
+    def _insert(self, db: sqlite3.Connection, rows: Sequence[tuple[Row, int]]) -> None:
+        next_id = int(db.execute("SELECT coalesce(max(id), 0) + 1 FROM record").fetchone()[0])
+        records = []
+        for number, (row, hashed) in enumerate(rows, next_id):
+            row.record, row.seq = number, 1
+            values = self._values(row, row.columns(State.PLANNED))
+            records.append((self._number, hashed, *values, checksum(values)))
+        db.executemany(INSERT, records)
+        db.execute("UPDATE campaign SET rows = rows + ? WHERE id=?", (len(records), self._number))
 
-    def _grow(self, db: sqlite3.Connection, count: int) -> None:
-        db.execute("UPDATE campaign SET rows = rows + ? WHERE id=?", (count, self._number))
-
-    def arm(self, rows: Sequence[Row]) -> list[Outcome]:
-        """Claim a window of rows by one synced commit; return an Outcome for each that is not to be sent."""
-        lost: list[Outcome] = []
+    def arm(self, rows: Sequence[Row]) -> None:
+        """Claim rows by one synced commit: after power loss these may have gone."""
         with self._journal._writing(synced=True) as db:  # noqa: SLF001
-            db.execute("UPDATE campaign SET running=1 WHERE id=?", (self._number,))
-            writes = [self._write(row, row.outcome(State.PLANNED), _ARMED) for row in rows]
-            statement = f"{_UPDATE} AND seq=?"
-            changes = [(*w.change, w.seq - 1) for w in writes]
-            if db.executemany(statement, changes).rowcount == len(writes):
-                gone = set()
-            else:
-                gone = {w.id for w in writes if not self._stands(db, w)}
-        for row, write in zip(rows, writes, strict=True):
-            if write.id in gone:
-                lost.append(row.outcome(State.SKIPPED, reason="Another run has taken over this row."))
-            else:
-                row.seq = write.seq
-                self._armed[row.record] = row
+            self._claim(db, rows)
         self._unsynced_since = 0.0
-        return lost
 
-    def _stands(self, db: sqlite3.Connection, write: _Write) -> bool:
-        """Tell whether a change has been made by this run, and not by another."""
-        found = db.execute("SELECT run, seq FROM record WHERE id=?", (write.id,)).fetchone()
-        return found is not None and tuple(found) == (self._run, write.seq)
+    def _claim(self, db: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        text = _ranges((row.record, row.seq) for row in rows)
+        claim = (self._number, self._run, boot_id(), text, checksum((text,)))
+        db.execute("INSERT INTO claim (campaign, run, boot, rows, sum) VALUES (?, ?, ?, ?, ?)", claim)
+        db.execute("UPDATE campaign SET running=1 WHERE id=? AND running=0", (self._number,))
 
     def arm_single(self, db: sqlite3.Connection, row: Row, hashed: int) -> None:
-        """Arm the one mail of this ledger, inside its journal's transaction."""
-        row.record, row.seq = self._next_id(db), 1
-        values = self._values(row, row.outcome(State.PLANNED), _ARMED)
-        db.execute(INSERT, (self._number, hashed, *values, checksum(values)))
-        self._grow(db, 1)
-        self._armed[row.record] = row
+        """Plan and claim the one mail of this ledger, inside its journal's transaction."""
+        self._insert(db, [(row, hashed)])
+        self._claim(db, [row])
 
     # ------------------------------------------------------------------------------ intents and answers
 
@@ -605,53 +619,30 @@ class Ledger:
         Raises:
             MergeRefusedError: The row is not this run's any more; no dot may leave.
         """
-        self._loop = loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-
-        def then(error: BaseException | None) -> None:
-            if done.done():
-                return
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
-
-        write = self._write(row, row.outcome(State.PLANNED), _INTENDED, guarded=True)
-        row.seq = write.seq
-        self._enqueue(write, then)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._enqueue(_Write(row.record, row.seq, None, functools.partial(_settle, done)))
         await done
 
-    def record(self, row: Row, outcome: Outcome, then: Callable[[BaseException | None], None]) -> None:
+    def record(self, row: Row, columns: Columns, then: Then) -> None:
         """Record what happened, and call *then* when it is recorded, or with the error that prevented it."""
-        self._armed.pop(row.record, None)
-        write = self._write(row, outcome, outcome.state.value)
-        row.seq = write.seq
-        self._enqueue(write, then)
+        before = row.seq
+        row.seq += 1
+        values = self._values(row, columns)
+        self._enqueue(_Write(row.record, before, (*values[2:], checksum(values)), then))
 
-    def _enqueue(self, write: _Write, then: Callable[[BaseException | None], None]) -> None:
-        write.then = then
+    def _enqueue(self, write: _Write) -> None:
         self._pending.append(write)
         if len(self._pending) == 1:
             self._loop = asyncio.get_running_loop()
             self._loop.call_soon(self.flush)
 
-    def _values(self, row: Row, outcome: Outcome, state: str) -> list[Any]:
+    def _values(self, row: Row, columns: Columns) -> tuple[Any, ...]:
         """Return the record of a row: `FIELDS`."""
-        columns = packed(outcome)
-        return [
-            row.record, row.key, row.seq, self._run, self._boot, self.version, row.digest,
-            "\n".join(row.accepted), row.position, state, *columns[1:],
-        ]  # fmt: skip
-
-    def _write(self, row: Row, outcome: Outcome, state: str, *, guarded: bool = False) -> _Write:
-        values = self._values(row, outcome, state)
-        values[2] = row.seq + 1
-        # All but the id and the key, which never change; then the checksum, and which record.
-        change = (*values[2:], checksum(values), values[0])
-        return _Write(row.record, values[2], change, guarded)
+        accepted = "\n".join(row.accepted)
+        return (row.record, row.key, row.seq, self.version, row.digest, accepted, row.position, *columns)
 
     def flush(self) -> None:
-        """Write what waits as one commit; when a window is being armed meanwhile, that one's end does it."""
+        """Write what waits as one commit; while a window is being claimed it waits a moment longer."""
         if not self._pending:
             return
         if not self._journal._lock.acquire(blocking=False):  # noqa: SLF001
@@ -685,16 +676,28 @@ class Ledger:
 
     def _change(self, db: sqlite3.Connection, pending: Sequence[_Write]) -> set[int]:
         """Write the changes; return the records that are not this run's any more."""
-        answers = [(*w.change, self._run) for w in pending if not w.guarded]
-        intents = [(*w.change, self._run) for w in pending if w.guarded]
+        answers = [(*w.change, w.id, w.seq) for w in pending if w.change is not None]
+        intents = [w for w in pending if w.change is None]
         changed = 0
         if answers:
-            changed += db.executemany(f"{_UPDATE} AND run=?", answers).rowcount
+            changed += db.executemany(_UPDATE, answers).rowcount
+            self._open.difference_update(w.id for w in pending if w.change is not None)
         if intents:
-            changed += db.executemany(_SWAP, intents).rowcount
+            run = self._run
+            marks = [(run, checksum((w.id, w.seq, run)), w.id, w.seq) for w in intents]
+            changed += db.executemany(_INTEND, marks).rowcount
+            self._open.update(w.id for w in intents)
         if changed == len(pending):
             return set()
         return {w.id for w in pending if not self._stands(db, w)}
+
+    def _stands(self, db: sqlite3.Connection, write: _Write) -> bool:
+        """Tell whether a change has been made by this run, and not prevented by another."""
+        query = "SELECT record.seq, intent.seq, intent.run FROM record LEFT JOIN intent ON intent.id = record.id WHERE record.id=?"
+        found = db.execute(query, (write.id,)).fetchone()
+        if write.change is None:
+            return bool(found == (write.seq, write.seq, self._run))
+        return found is not None and found[0] == write.seq + 1
 
     def _sync(self) -> None:
         """Have answers outlive a power failure although no window follows them."""
@@ -708,36 +711,60 @@ class Ledger:
                 self._journal._lock.release()  # noqa: SLF001
 
     def close(self) -> None:
-        """End the run: rows that were armed and not tried are planned again, durably."""
+        """End the run, durably; rows that were claimed and not tried are as they were before."""
         if self._timer is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._timer.cancel)
         try:
             with self._journal._writing(synced=True) as db:  # noqa: SLF001
-                again = [
-                    self._write(r, r.outcome(State.PLANNED), State.PLANNED.value)
-                    for r in self._armed.values()
-                ]
-                db.executemany(_SWAP, [(*w.change, self._run) for w in again])
-                if not self._failed and (not self._armed or not self._left_intended(db)):
-                    db.execute("UPDATE campaign SET running=0 WHERE id=?", (self._number,))
+                if not self._open and not self._failed:
+                    db.execute("DELETE FROM claim WHERE run=?", (self._run,))
+                    if self._holder is not None:
+                        db.execute("UPDATE campaign SET running=0 WHERE id=?", (self._number,))
         finally:
             if self._holder is not None:
                 self._holder.release()
 
-    def _left_intended(self, db: sqlite3.Connection) -> bool:
-        query = "SELECT 1 FROM record WHERE campaign=? AND run=? AND state=? LIMIT 1"
-        return db.execute(query, (self._number, self._run, _INTENDED)).fetchone() is not None
-
 
 @dataclass(slots=True)
 class _Write:
-    """One change of a record that waits for its commit."""
+    """One change that waits for its commit: an answer's columns, or None for an intent.
+
+    *seq* is how often the record had been written before.
+    """
 
     id: int
     seq: int
-    change: tuple[Any, ...]
-    guarded: bool
-    then: Callable[[BaseException | None], None] = print
+    change: tuple[Any, ...] | None
+    then: Then
+
+
+def _settle(done: asyncio.Future[None], error: BaseException | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)
+
+
+def _ranges(records: Iterable[tuple[int, int]]) -> str:
+    """Return record numbers with how often each was written, runs of neighbours together: ``5-36@1,40@3``."""
+    found: list[list[int]] = []
+    for number, seq in records:
+        if found and found[-1][1] == number - 1 and found[-1][2] == seq:
+            found[-1][1] = number
+        else:
+            found.append([number, number, seq])
+    return ",".join(f"{first}-{last}@{seq}" for first, last, seq in found)
+
+
+def _spread(text: str) -> Iterator[tuple[int, int]]:
+    """Yield what `_ranges` was given."""
+    for part in filter(None, text.split(",")):
+        span, _, seq = part.partition("@")
+        first, _, last = span.partition("-")
+        for number in range(int(first), int(last) + 1):
+            yield number, int(seq)
 
 
 _MOMENT = 0.001
@@ -750,11 +777,11 @@ def _taken_over() -> MergeRefusedError:
 
 def _change(db: sqlite3.Connection, known: Known, outcome: Outcome) -> None:
     """Give a record another outcome; for rows that no run has open."""
-    values = [
-        known.id, known.key, known.seq + 1, known.run, known.boot, known.version, known.digest,
-        "\n".join(known.accepted), outcome.row, *packed(outcome),
-    ]  # fmt: skip
-    db.execute(_UPDATE, (*values[2:], checksum(values), known.id))
+    accepted = "\n".join(known.accepted)
+    values = (
+        known.id, known.key, known.seq + 1, known.version, known.digest, accepted, outcome.row, *packed(outcome)
+    )  # fmt: skip
+    db.execute(_UPDATE, (*values[2:], checksum(values), known.id, known.seq))
 
 
 # ------------------------------------------------------------------------------------------ decisions
@@ -768,7 +795,7 @@ def decided(known: Known, recipients: tuple[str, ...], digest: bytes) -> Outcome
         recipients: Whom it goes to now.
         digest: What its mail says now; of interest for a row that was refused.
     """
-    before = _now(known)
+    before = known.outcome
     if before.state in _OPEN:
         return None
     if before.state is State.REFUSED and known.digest != digest:
@@ -809,18 +836,9 @@ _DOUBT_REASON = (
 )
 
 
-def _left(known: Known, state: State) -> Outcome:
-    doubt = state is State.IN_DOUBT
-    return known.outcome.with_(
-        state=state, status=0, reason=_DOUBT_REASON if doubt else "", fix=_DOUBT_FIX if doubt else ""
-    )
-
-
-def _now(known: Known) -> Outcome:
-    """Return a record as an Outcome; what a run has open at this moment counts as planned or in doubt."""
-    if known.state == _ARMED and known.boot == boot_id():
-        return _left(known, State.PLANNED)
-    return _left(known, State.IN_DOUBT) if known.state in _OPEN_STATES else known.outcome
+def _doubtful(outcome: Outcome) -> Outcome:
+    """Return the Outcome of a row whose answer is not known."""
+    return outcome.with_(state=State.IN_DOUBT, status=0, reason=_DOUBT_REASON, fix=_DOUBT_FIX)
 
 
 def _publish(draft: Path, path: Path) -> None:

@@ -23,6 +23,7 @@ from smtp_notebook._sync import GRACE, Caller, CallInterruptedError
 from smtp_notebook.outcome import Outcome, State
 from smtp_notebook.preflight import Planned
 from smtp_notebook.rate import Limiter, Rate
+from smtp_notebook.records import packed
 from smtp_notebook.replies import BEFORE_ANY_MAIL, HaltedError
 
 if TYPE_CHECKING:
@@ -93,8 +94,10 @@ class Journal(Protocol):
         """Record that the final dot is about to leave."""
         ...
 
-    def record(self, row: Planned, outcome: Outcome, then: Callable[[BaseException | None], None]) -> None:
-        """Record what happened, then call *then*, with the error when it could not be recorded."""
+    def record(
+        self, row: Planned, columns: tuple[Any, ...], then: Callable[[BaseException | None], None]
+    ) -> None:
+        """Record an Outcome, `records.packed`, then call *then*, with the error when it could not be recorded."""
         ...
 
 
@@ -533,7 +536,7 @@ class Run:
         self._unrecorded += 1
         # What ends the run is no fault of this row: the next run tries it like those behind it.
         noted = found.outcome.with_(state=State.DEFERRED) if verdict.stops_run else found.outcome
-        self._journal.record(row, noted, functools.partial(self._recorded_row, found.outcome, again))
+        self._journal.record(row, packed(noted), functools.partial(self._recorded_row, found.outcome, again))
         if again:
             row.recipients = found.rest
             row.last = found.outcome

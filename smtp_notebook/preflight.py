@@ -14,6 +14,7 @@ from smtp_notebook.frames import ADDRESS_COLUMNS, Frame, row_key
 from smtp_notebook.journal import WINDOW, Known, decided
 from smtp_notebook.mime import new_message_id, stamp
 from smtp_notebook.outcome import JournalError, MailError, MessageError, Outcome, State
+from smtp_notebook.records import packed
 from smtp_notebook.roll import Roll
 from smtp_notebook.template import is_missing
 
@@ -40,8 +41,8 @@ _OVERHEAD = 500
 class Claims(Protocol):
     """Takes rows, so that no other run sends them; a journal's ledger."""
 
-    def arm(self, rows: Sequence[Planned]) -> list[Outcome]:
-        """Claim rows, durably; an Outcome says that one is not to be sent, and why."""
+    def arm(self, rows: Sequence[Planned]) -> None:
+        """Claim rows, durably."""
         ...
 
 
@@ -89,19 +90,18 @@ class Planned:
 
     def outcome(self, state: State, **more: Any) -> Outcome:
         """Return an Outcome of this row."""
-        lost = tuple(address for address, _ in self.refused)
-        known: dict[str, Any] = {
-            "state": state,
-            "key": self.key,
-            "row": self.position,
-            "to": (*self.accepted, *self.recipients, *lost) if self.accepted or lost else self.recipients,
-            "message_id": self.message_id,
-            "attempts": self.attempts,
-            "started": self.began,
-            "seconds": round(self.seconds, 6),
-            "warnings": self.warnings,
-        }
-        return Outcome(**(known | more))
+        to = self.recipients
+        if self.accepted or self.refused:
+            to = (*self.accepted, *to, *(address for address, _ in self.refused))
+        return Outcome(
+            state=state, key=self.key, row=self.position, to=to, message_id=self.message_id,
+            attempts=self.attempts, started=self.began, seconds=round(self.seconds, 6), warnings=self.warnings,
+            **more,
+        )  # fmt: skip
+
+    def columns(self, state: State) -> tuple[Any, ...]:
+        """Return such an Outcome as the values of `records.COLUMNS`."""
+        return packed(self.outcome(state))
 
 
 def checked(printed: Printed, connection: Connection) -> Printed:
@@ -312,7 +312,7 @@ class Feed:
                 if row is not None:
                     rows.append(row)
                     size += row.size
-            rows = self._claimed(rows)
+        self._claims.arm(rows)
         return rows
 
     def again(self, row: Planned) -> bool:
@@ -327,14 +327,8 @@ class Feed:
             if printed is None:
                 return False
             row.fill(printed)
-        return bool(self._claimed([row]))
-
-    def _claimed(self, rows: list[Planned]) -> list[Planned]:
-        lost = self._claims.arm(rows) if rows else []
-        for outcome in lost:
-            self._report(outcome)
-        gone = {outcome.row for outcome in lost}
-        return [row for row in rows if row.position not in gone] if gone else rows
+        self._claims.arm([row])
+        return True
 
     def _row(self, due: Due) -> Planned | None:
         printed = self._check.kept.mails.pop(due.position, None)
@@ -416,4 +410,5 @@ class Single:
 
     def again(self, row: Planned) -> bool:
         """Claim it for another try."""
-        return not self._claims.arm([row])
+        self._claims.arm([row])
+        return True

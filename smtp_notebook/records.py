@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from smtp_notebook.outcome import Listed, Outcome, State
@@ -73,7 +73,7 @@ class Stored:
         table: The table, with its condition: ``row WHERE campaign=?``.
         values: What the condition's question marks stand for.
         order: An integer column, unique among the rows of the condition.
-        open_states: Which states of the table count as another one.
+        state: The column that has the state.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Stored:
         table: str,
         values: tuple[Any, ...] = (),
         order: str = "position",
-        open_states: Mapping[str, str] | None = None,
+        state: str = "state",
     ) -> None:
         self._read = read
         self._columns = columns
@@ -93,7 +93,7 @@ class Stored:
         self._table = table
         self._values = values
         self._order = order
-        self._open_states = open_states or {}
+        self._state = state
         self._length: int | None = None
 
     def __len__(self) -> int:
@@ -130,26 +130,20 @@ class Stored:
 
     def counts(self) -> dict[str, int]:
         """Return how many there are of each state."""
-        found: dict[str, int] = {}
-        for state, count in self._read(
-            f"SELECT state, count(*) FROM {self._table} GROUP BY state", *self._values
-        ):
-            name = self._open_states.get(state, str(state))
-            found[name] = found.get(name, 0) + count
-        return found
+        query = f"SELECT {self._state}, count(*) FROM {self._table} GROUP BY {self._state}"
+        return {str(state): count for state, count in self._read(query, *self._values)}
 
     def where(self, states: Sequence[str]) -> Stored:
         """Return those in one of the states."""
-        states = [*states, *(name for name, meant in self._open_states.items() if meant in states)]
         marks = ", ".join("?" * len(states))
         return Stored(
             self._read,
             columns=self._columns,
             decode=self._decode,
-            table=f"{self._table} AND state IN ({marks})",
+            table=f"{self._table} AND {self._state} IN ({marks})",
             values=(*self._values, *states),
             order=self._order,
-            open_states=self._open_states,
+            state=self._state,
         )
 
     def warned(self) -> dict[str, int]:

@@ -19,7 +19,7 @@ from smtp_notebook.records import COLUMNS, DEFINITIONS
 __all__ = ["FIELDS", "INSERT", "MIGRATIONS", "Migration", "checksum", "key_hash"]
 
 #: A record's columns, in the order in which its checksum takes them.
-FIELDS = ("id", "key", "seq", "run", "boot", "version", "digest", "accepted", "position", *COLUMNS)
+FIELDS = ("id", "key", "seq", "version", "digest", "accepted", "position", *COLUMNS)
 INSERT = f"INSERT INTO record (campaign, hash, {', '.join(FIELDS)}, sum) VALUES ({', '.join('?' * (len(FIELDS) + 3))})"
 
 
@@ -52,11 +52,11 @@ class Migration:
 
 def _to_plan_order(db: sqlite3.Connection) -> None:
     """Move the rows of the first form, whose outcomes were JSON, into records."""
-    query = "SELECT campaign, key, seq, state, run, boot, digest, version, outcome FROM row ORDER BY campaign, key"
-    for number, (campaign, key, seq, state, run, boot, digest, version, text) in enumerate(
-        db.execute(query), 1
-    ):
+    query = "SELECT campaign, key, seq, state, digest, version, outcome FROM row ORDER BY campaign, key"
+    for number, (campaign, key, seq, old, digest, version, text) in enumerate(db.execute(query), 1):
         found = json.loads(text)
+        # How a run ended that left a row open is not known any more.
+        state = "in_doubt" if old in {"armed", "intended"} else old
         columns = [
             state, "\n".join(found.get("to", ())), found.get("status", 0), found.get("code"),
             *(found.get(name, "") for name in ("enhanced", "reason", "fix", "message_id")),
@@ -66,7 +66,7 @@ def _to_plan_order(db: sqlite3.Connection) -> None:
         # A mail that went to some alone may never go to those again.
         refused = {address for address, _ in found.get("refused", ())}
         accepted = "\n".join(a for a in found.get("to", ()) if a not in refused) if state == "partial" else ""
-        values = [number, key, seq, run, boot, version, digest, accepted, found.get("row"), *columns]
+        values = [number, key, seq, version, digest, accepted, found.get("row"), *columns]
         # A single mail's key has its number behind a #; its copies are found together.
         hashed = key_hash(key.partition("#")[0] if found.get("row") is None else key)
         db.execute(INSERT, (campaign, hashed, *values, checksum(values)))
@@ -90,17 +90,26 @@ MIGRATIONS = (
         ),
     ),
     Migration(
-        # The rows of one window lie on few pages, and a key is looked up by a number.
+        # The rows of one window lie on few pages, and an intent is three numbers.
         "records in the order of the plan",
         (
             "ALTER TABLE campaign ADD COLUMN running INTEGER NOT NULL DEFAULT 0",
-            "UPDATE campaign SET running=1",  # nobody noted how its last run ended
             f"""CREATE TABLE record (
                 id INTEGER PRIMARY KEY, campaign INTEGER NOT NULL REFERENCES campaign (id),
-                hash INTEGER NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL, run TEXT NOT NULL,
-                boot TEXT NOT NULL, version INTEGER NOT NULL, digest BLOB NOT NULL, accepted TEXT NOT NULL,
+                hash INTEGER NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL,
+                version INTEGER NOT NULL, digest BLOB NOT NULL, accepted TEXT NOT NULL,
                 position INTEGER, {DEFINITIONS}, sum INTEGER NOT NULL)""",
             "CREATE INDEX record_by_key ON record (campaign, hash)",
+            # The windows of rows that a run may have sent when the power fails.
+            """CREATE TABLE claim (
+                id INTEGER PRIMARY KEY, campaign INTEGER NOT NULL REFERENCES campaign (id), run INTEGER NOT NULL,
+                boot TEXT NOT NULL, rows TEXT NOT NULL, sum INTEGER NOT NULL)""",
+            # That the dot of a record, as it was written so many times, was about to leave.
+            """CREATE TABLE intent (
+                id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, run INTEGER NOT NULL, sum INTEGER NOT NULL)""",
+            """CREATE VIEW standing AS SELECT record.*,
+                CASE WHEN intent.seq = record.seq THEN 'in_doubt' ELSE record.state END AS stands
+                FROM record LEFT JOIN intent ON intent.id = record.id""",
         ),
         _to_plan_order,
     ),
