@@ -21,10 +21,10 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from smtp_notebook import _html
 from smtp_notebook.holder import Holder, boot_id, on_network, stamp
@@ -62,6 +62,7 @@ _INTEND = (
 )
 
 
+T = TypeVar("T")
 Columns = tuple[Any, ...]
 Then = Callable[[BaseException | None], None]
 
@@ -255,6 +256,20 @@ class Journal:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
+
+    def write(self, change: Callable[[sqlite3.Connection], T], *, synced: bool) -> T:
+        """Run one transaction and return what *change* returns; `_writing` without its ceremony."""
+        with self._lock:
+            try:
+                self._begin(synced=synced)
+                result = change(self._db)
+                self._db.execute("COMMIT")
+            except BaseException:
+                with self._explained():
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                    raise
+        return result
 
     def _begin(self, *, synced: bool) -> None:
         wanted = synced or not self._wal
@@ -613,15 +628,15 @@ class Ledger:
 
     # ------------------------------------------------------------------------------ intents and answers
 
-    async def intend(self, row: Row) -> None:
-        """Record that the final dot is about to leave.
+    def intend(self, row: Row) -> Awaitable[None]:
+        """Record that the final dot is about to leave; that is so when what is returned has been awaited.
 
         Raises:
-            MergeRefusedError: The row is not this run's any more; no dot may leave.
+            MergeRefusedError: When awaited: the row is not this run's any more; no dot may leave.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._enqueue(_Write(row.record, row.seq, None, functools.partial(_settle, done)))
-        await done
+        return done
 
     def record(self, row: Row, columns: Columns, then: Then) -> None:
         """Record what happened, and call *then* when it is recorded, or with the error that prevented it."""
@@ -662,8 +677,7 @@ class Ledger:
         error: BaseException | None = None
         lost: set[int] = set()
         try:
-            with self._journal._writing(synced=synced) as db:  # noqa: SLF001
-                lost = self._change(db, pending)
+            lost = self._journal.write(functools.partial(self._change, pending=pending), synced=synced)
         except Exception as failure:  # noqa: BLE001 - each waiting row has to hear of it, or it would hang
             error = failure
             self._failed = True

@@ -90,8 +90,8 @@ class Journal(Protocol):
     Called on the loop of the run.
     """
 
-    async def intend(self, row: Planned) -> None:
-        """Record that the final dot is about to leave."""
+    def intend(self, row: Planned) -> Awaitable[None]:
+        """Record that the final dot is about to leave; done when it has been awaited."""
         ...
 
     def record(

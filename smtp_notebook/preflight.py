@@ -101,6 +101,9 @@ class Planned:
 
     def columns(self, state: State) -> tuple[Any, ...]:
         """Return such an Outcome as the values of `records.COLUMNS`."""
+        if state is State.PLANNED and not self.attempts and not self.warnings:
+            to = "\n".join(self.recipients)
+            return ("planned", to, 202, None, "", "", "", self.message_id, 0, None, 0.0, "", "")
         return packed(self.outcome(state))
 
 

@@ -7,6 +7,7 @@ an unknown code counts by its first digit (RFC 5321, 4.3.2).
 from __future__ import annotations
 
 import enum
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -184,6 +185,7 @@ class Verdict:
 BEFORE_ANY_MAIL = frozenset({Stage.CONNECT, Stage.TLS, Stage.LOGIN})
 
 
+@functools.lru_cache(maxsize=256)
 def classify(stage: Stage, reply: Reply) -> Verdict:
     """Return what a reply at a stage means for the mail."""
     enhanced = reply.enhanced

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from smtp_notebook.records import COLUMNS, DEFINITIONS, Stored, packed, unpacked
 __all__ = ["Due", "Roll"]
 
 _BUFFERED = 500
+_MOST_BUFFERED = 5000
 _CACHE_KIB = 8192
 _SETTERS = ", ".join(f"{c}=?" for c in COLUMNS)
 _DUE = "position, key, digest, record, seq, message_id, recipients, warnings"
@@ -71,7 +73,7 @@ class Roll:
         # Nobody reads it from elsewhere, so it is one transaction from the beginning to the end.
         self._db.execute("BEGIN")
         self._inserts: list[tuple[Any, ...]] = []
-        self._updates: list[tuple[Any, ...]] = []
+        self._updates: deque[Outcome] = deque()
 
     def __repr__(self) -> str:
         return f"<Roll of {len(self.outcomes())} rows>"
@@ -107,9 +109,10 @@ class Roll:
 
     def put(self, outcome: Outcome) -> None:
         """Write what became of a row."""
-        with self._lock:
-            self._updates.append((*packed(outcome), outcome.row))
-            if len(self._updates) >= _BUFFERED:
+        # Whoever reads writes them, as a rule: the thread that sends does not wait for a table.
+        self._updates.append(outcome)
+        if len(self._updates) >= _MOST_BUFFERED:
+            with self._lock:
                 self._flush()
 
     def note_records(self, found: Sequence[tuple[int, int, int]]) -> None:
@@ -139,8 +142,13 @@ class Roll:
             self._db.executemany(f"INSERT INTO row VALUES ({_MARKS})", self._inserts)
             self._inserts.clear()
         if self._updates:
-            self._db.executemany(f"UPDATE row SET {_SETTERS} WHERE position=?", self._updates)
-            self._updates.clear()
+            self._db.executemany(f"UPDATE row SET {_SETTERS} WHERE position=?", self._drained())
+
+    def _drained(self) -> Iterator[tuple[Any, ...]]:
+        """Yield what waits, while another thread may add to it."""
+        while self._updates:
+            outcome = self._updates.popleft()
+            yield (*packed(outcome), outcome.row)
 
     # ----------------------------------------------------------------------------------------- reading
 

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import collections
 import contextlib
+import itertools
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -164,6 +165,19 @@ class Dialogue(asyncio.Protocol):
             finally:
                 self._waiter = None
         return [self._inbox.popleft() for _ in range(min(count, len(self._inbox)))]
+
+    def peek(self, count: int) -> list[Reply] | None:
+        """Return the next *count* replies if they have come already and the connection stands, else None."""
+        return (
+            list(itertools.islice(self._inbox, count))
+            if len(self._inbox) >= count and not self.lost
+            else None
+        )
+
+    def take(self, count: int) -> None:
+        """Take so many replies away."""
+        for _ in range(count):
+            self._inbox.popleft()
 
     async def ask(self, octets: bytes, seconds: float) -> Reply:
         """Write one command and return its reply.

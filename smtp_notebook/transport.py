@@ -30,6 +30,7 @@ __all__ = ["Ahead", "Lane", "Mail", "Permit", "SmtpTransport"]
 _RESET_SECONDS = 5.0
 _CLOSE_SECONDS = 2.0
 _GO_AHEAD = 3
+_START = 354
 _DISCONNECTING = 421
 #: A text longer than this waits until the server took it before its dot leaves.
 _HIGH_WATER = 48 * 1024
@@ -82,6 +83,9 @@ class _Opened:
     stale: bool = False
 
 
+_READY = _Opened()
+
+
 @dataclass(slots=True)
 class _Pending:
     """An envelope that was sent ahead, and how many replies it will get."""
@@ -109,6 +113,7 @@ class SmtpTransport:
         self._limit = connection.max_connections
         self._idle: list[Link] = []
         self._busy: set[Link] = set()
+        self._leaving: dict[asyncio.Task[None], Link] = {}
         self._dialling = 0
         self._proven = False
         self._halted = False
@@ -141,9 +146,11 @@ class SmtpTransport:
 
     async def aclose(self) -> None:
         """Close every connection; takes 2 s at most, whatever the server does."""
-        links = [*self._idle, *self._busy]
+        links = [*self._idle, *self._busy, *self._leaving.values()]
         self._idle.clear()
-        closing = [asyncio.ensure_future(link.close()) for link in links]
+        leaving = list(self._leaving)
+        closing = [asyncio.ensure_future(link.close()) for link in links[: len(links) - len(leaving)]]
+        closing += leaving
         if closing:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait(closing, timeout=_CLOSE_SECONDS)
@@ -178,7 +185,7 @@ class SmtpTransport:
                     if link.alive and link.used < self.connection.messages_per_connection:
                         self._busy.add(link)
                         return link
-                    await link.close()
+                    self.retire(link)
                 case Order.DIAL:
                     if (made := await self._dial()) is not None:
                         return made
@@ -212,11 +219,20 @@ class SmtpTransport:
 
     def release(self, link: Link) -> None:
         """Give a connection back."""
+        if not link.alive or len(self._busy) + len(self._idle) > self._limit:
+            self.retire(link)
+            return
         self._busy.discard(link)
-        if not link.alive or len(self._busy) + len(self._idle) >= self._limit:
-            link.abort()
-        else:
-            self._idle.append(link)
+        self._idle.append(link)
+        self._tell()
+
+    def retire(self, link: Link) -> None:
+        """Take leave of a connection that carries no more mails, without waiting for the answer."""
+        self._busy.discard(link)
+        if link.alive:
+            task = asyncio.create_task(link.close())
+            self._leaving[task] = link
+            task.add_done_callback(lambda done: self._leaving.pop(done, None))
         self._tell()
 
     async def _change(self) -> None:
@@ -297,10 +313,10 @@ class Lane:
             HaltedError: The run stops, and nothing of this mail was said.
             ValueError: The mail is not in the form in which one travels.
         """
-        _check_form(mail)
+        octets = self._transport.stuffed(mail.chunks)
         self._dotted, self._answer = False, None
         try:
-            verdict = await self._deliver(mail, permit, ahead)
+            verdict = await self._deliver(mail, octets, permit, ahead)
         except asyncio.CancelledError:
             verdict = self._stopped()
             self.abandon()
@@ -340,35 +356,58 @@ class Lane:
             self._pending = None
             self._transport.release(link)
 
-    async def _deliver(self, mail: Mail, permit: Permit, ahead: Ahead) -> Verdict:
+    async def _deliver(self, mail: Mail, octets: bytes, permit: Permit, ahead: Ahead) -> Verdict:
         while True:
-            opened = await self._open(mail)
+            opened = self._opened_ahead(mail) or await self._open(mail)
             if opened.refusal is not None:
                 return opened.refusal
-            assert self._link is not None
+            link = self._link
+            assert link is not None
             if not self._crowded():
                 break
             # Another mail fell in doubt meanwhile, and this one is not alone: it waits for its turn.
-            self._link.abort()
+            link.abort()
             self._free()
         await permit()
-        if not self._link.alive:
-            return self._lost(Stage.DATA, self._link.dialogue.lost)
-        return await self._hand_over(self._link, mail, opened.answers, ahead)
+        try:
+            if len(octets) > _HIGH_WATER:
+                await link.dialogue.write(octets, self._at.timeout)
+                octets = b""
+            following, count = self._say_dot(link, octets, ahead)
+        except LostError as error:
+            return self._lost(Stage.DATA, str(error))
+        replies = await link.dialogue.hear(1, self._at.dot_timeout)
+        if not replies:
+            if following is not None:
+                self._transport.hung_up(fresh=False)
+            return self._doubt(link.dialogue.lost)
+        return self._answered(link, replies[0], opened.answers, following, count)
 
     # ------------------------------------------------------------------------------------ the envelope
+
+    def _opened_ahead(self, mail: Mail) -> _Opened | None:
+        """Return what came of an envelope that left with the dot before, if all of it is here and good."""
+        pending = self._pending
+        if pending is None or pending.mail is not mail or self._transport.doubtful:
+            return None
+        replies = pending.link.dialogue.peek(pending.count)
+        if replies is None or not _waits_for_text(replies):
+            return None
+        pending.link.dialogue.take(pending.count)
+        self._pending, self._link = None, pending.link
+        return _READY
 
     async def _open(self, mail: Mail) -> _Opened:
         """Have the server wait for the text of *mail*, or say why it does not."""
         if self._pending is not None:
             pending, self._pending = self._pending, None
-            self._link = pending.link
+            self._link = link = pending.link
             if pending.mail is mail and not self._crowded():
-                opened = await self._heard(pending.link, mail, pending.count)
+                opened = await self._heard(link, mail, pending.count)
                 if not opened.stale:
                     return opened
             # Its 354 may be there: without a dot nothing is delivered (RFC 5321, 4.1.1.4).
-            pending.link.abort()
+            link.abort()
             self._free()
         while True:
             self._link = link = await self._transport.acquire()
@@ -382,12 +421,11 @@ class Lane:
             if not old and not (grouped and self._transport.forbidden):
                 return _Opened(opened.refusal or self._lost(Stage.MAIL, link.dialogue.lost))
             # What an old connection says or fails to say is about its age, not about this mail.
-            await link.close()
-            self._free()
+            self._link = None
+            self._transport.retire(link)
 
     def _crowded(self) -> bool:
-        pool = self._transport.pool
-        return pool.doubtful and pool.busy > 1
+        return self._transport.doubtful and self._transport.pool.busy > 1
 
     def _unfit(self, link: Link, mail: Mail) -> Verdict | None:
         """Return why this server cannot take the mail at all, known from what it offers; or None."""
@@ -492,47 +530,33 @@ class Lane:
 
     # ---------------------------------------------------------------------------------------- the text
 
-    async def _hand_over(
-        self, link: Link, mail: Mail, answers: list[tuple[str, Reply]], ahead: Ahead
-    ) -> Verdict:
-        """Write the text and its dot, and the next envelope with them where that is earned."""
-        manner = self._transport.manner(link)
-        octets = self._transport.stuffed(mail.chunks)
-        if len(octets) > _HIGH_WATER:
-            try:
-                await link.dialogue.write(octets, self._at.timeout)
-            except LostError as error:
-                return self._lost(Stage.DATA, str(error))
-            octets = b""
-        following = self._next(link, manner, ahead)
+    def _say_dot(self, link: Link, octets: bytes, ahead: Ahead) -> tuple[Mail | None, int]:
+        """Write the text's dot, and the next envelope with it where that is earned; return it and its length."""
+        following = self._next(link, ahead)
         commands = _commands(link, following, self._at.notify) if following is not None else []
-        try:
-            link.dialogue.say(b"".join([octets, b".\r\n", *commands]), 1 + len(commands))
-        except LostError as error:
-            return self._lost(Stage.DATA, str(error))
+        link.dialogue.say(b"".join([octets, b".\r\n", *commands]), 1 + len(commands))
         self._dotted = True
-        replies = await link.dialogue.hear(1, self._at.dot_timeout)
-        if not replies:
-            if following is not None:
-                self._transport.hung_up(fresh=False)
-            return self._doubt(link.dialogue.lost)
+        return following, len(commands)
+
+    def _answered(
+        self, link: Link, reply: Reply, answers: list[tuple[str, Reply]], following: Mail | None, count: int
+    ) -> Verdict:
+        """Judge the reply to a dot."""
+        manner = Manner.AHEAD if following is not None else min(self._transport.manner(link), Manner.GROUPED)
         link.used += 1
-        link.dirty = False
-        verdict = _partial(self._judged(link, Stage.DOT, replies[0]), answers)
+        link.dirty = following is not None
+        verdict = _partial(self._judged(link, Stage.DOT, reply), answers)
         self._answer = verdict
         if following is not None:
             # A dot counts by the reply in its place; what its followers get is heard when they are due.
-            self._pending = _Pending(link, following, len(commands))
-            link.dirty = True
-        if replies[0].good:
-            self._transport.worked(
-                link, Manner.AHEAD if following is not None else min(manner, Manner.GROUPED)
-            )
+            self._pending = _Pending(link, following, count)
+        if reply.good:
+            self._transport.worked(link, manner)
         return verdict
 
-    def _next(self, link: Link, manner: Manner, ahead: Ahead) -> Mail | None:
+    def _next(self, link: Link, ahead: Ahead) -> Mail | None:
         """Return the mail whose envelope may leave together with this dot, or None."""
-        if manner is not Manner.AHEAD or self._transport.doubtful:
+        if self._transport.doubtful or self._transport.manner(link) is not Manner.AHEAD:
             return None
         if link.used + 1 >= self._at.messages_per_connection:
             return None
@@ -543,11 +567,13 @@ class Lane:
 
     def _judged(self, link: Link, stage: Stage, reply: Reply) -> Verdict:
         verdict = classify(stage, reply)
+        if stage is Stage.DOT and reply.good:
+            return verdict
         if (
             reply.code == _DISCONNECTING
             or verdict.state is State.IN_DOUBT
             or reply.digit not in {2, 4, 5}
-            or (reply.good and stage is not Stage.DOT)
+            or reply.good  # where nothing good was to be had: the two sides disagree
         ):
             link.abort()
         return verdict
@@ -589,34 +615,33 @@ class _Stuffing:
         self._known: dict[int, tuple[bytes, bytes]] = {}
 
     def __call__(self, chunks: Sequence[bytes]) -> bytes:
-        return b"".join([self._shared(c) if len(c) > self._SHARED else _dotted(c) for c in chunks])
+        """Return the octets of the DATA command's text.
+
+        Raises:
+            ValueError: They are not in the form in which a mail travels.
+        """
+        if all(len(chunk) <= self._SHARED for chunk in chunks):
+            return _stuffed(b"".join(chunks))
+        return b"".join([self._shared(c) if len(c) > self._SHARED else _stuffed(c) for c in chunks])
 
     def _shared(self, chunk: bytes) -> bytes:
         known = self._known.get(id(chunk))
         if known is None or known[0] is not chunk:
             while len(self._known) >= self._MOST:
                 del self._known[next(iter(self._known))]
-            known = self._known[id(chunk)] = (chunk, _dotted(chunk))
+            known = self._known[id(chunk)] = (chunk, _stuffed(chunk))
         return known[1]
 
 
-def _dotted(chunk: bytes) -> bytes:
-    # Each chunk begins a line: the one before ended its last.
-    if b"\r\n." in chunk:
-        chunk = chunk.replace(b"\r\n.", b"\r\n..")
-    return b"." + chunk if chunk.startswith(b".") else chunk
-
-
-def _check_form(mail: Mail) -> None:
-    """Refuse what no mail may hold; a bare line end could end the mail early at some servers."""
-    for chunk in mail.chunks:
-        ends = chunk.count(b"\r\n")
-        if (
-            not (chunk.endswith(b"\r\n") and ends == chunk.count(b"\n") == chunk.count(b"\r"))
-            or b"\0" in chunk
-        ):
-            msg = "a mail's lines end in CRLF, the last one too, and it has no NUL"
-            raise ValueError(msg)
+def _stuffed(lines: bytes) -> bytes:
+    """Return lines with leading dots doubled; refuse a bare line end, which could end the mail early at some servers."""
+    ends = lines.count(b"\r\n")
+    if not (lines.endswith(b"\r\n") and ends == lines.count(b"\n") == lines.count(b"\r")) or b"\0" in lines:
+        msg = "a mail's lines end in CRLF, the last one too, and it has no NUL"
+        raise ValueError(msg)
+    if b"\r\n." in lines:
+        lines = lines.replace(b"\r\n.", b"\r\n..")
+    return b"." + lines if lines.startswith(b".") else lines
 
 
 def _commands(link: Link, mail: Mail, notify: str) -> list[bytes]:
@@ -637,6 +662,11 @@ def _commands(link: Link, mail: Mail, notify: str) -> list[bytes]:
 def _xtext(text: str) -> str:
     """Return *text* as RFC 3461, 4 wants it in a parameter."""
     return "".join(c if "!" <= c <= "~" and c not in "+=" else f"+{ord(c):02X}" for c in text)
+
+
+def _waits_for_text(replies: Sequence[Reply]) -> bool:
+    """Tell whether MAIL and every RCPT were accepted, and DATA waits."""
+    return replies[-1].code == _START and all(reply.good for reply in replies[:-1])
 
 
 def _worst(answers: list[tuple[str, Reply]]) -> Reply:

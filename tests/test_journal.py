@@ -356,7 +356,11 @@ def test_after_a_power_loss_the_whole_window_is_in_doubt_and_after_a_kill_only_w
     tmp_path, monkeypatch, power, doubtful
 ):
     first = begun(Journal(tmp_path / "j"), frame(5))
-    asyncio.run(first.ledger.intend(first.rows[0]))
+
+    async def intend():
+        await first.ledger.intend(first.rows[0])
+
+    asyncio.run(intend())
     first.die()
     if power:
         monkeypatch.setattr(journals, "boot_id", lambda: "another")

@@ -87,7 +87,7 @@ class Machine(RuleBasedStateMachine):
         if fate == "crash before the intent":
             self.crash(power)
             return
-        self.wait(self.run.ledger.intend(row))
+        self.wait(self.intend(row))
         if fate == "crash after the intent":
             self.crash(power)
             return
@@ -100,6 +100,9 @@ class Machine(RuleBasedStateMachine):
         if fate == "deferred":
             self.run.ledger.arm([row])
             self.run.rows.append(row)
+
+    async def intend(self, row):
+        await self.run.ledger.intend(row)
 
     async def record(self, row, state):
         done = asyncio.get_running_loop().create_future()
