@@ -45,6 +45,8 @@ WINDOW = 64
 SYNC_SECONDS = 1.0
 _BUSY_SECONDS = 10.0
 _QUICK_BYTES = 16 * 2**20
+#: The log is copied into the file when it has so many pages; a merge writes the same ones again and again.
+_CHECKPOINT_PAGES = 4000
 #: The campaign of mails that `send` sends.
 SINGLE = "single mails"
 _WENT = frozenset({State.SENT, State.PARTIAL, State.IN_DOUBT})
@@ -202,6 +204,7 @@ class Journal:
         if self._db.execute("PRAGMA journal_mode").fetchone()[0] != mode:
             self._db.execute(f"PRAGMA journal_mode={mode}")
         self._synced = None
+        self._db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
         if path.stat().st_size <= _QUICK_BYTES:
             self._check()
         self._migrate()

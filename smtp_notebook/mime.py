@@ -16,6 +16,7 @@ import dataclasses
 import datetime as dt
 import functools
 import io
+import os
 import re
 import secrets
 import threading
@@ -160,13 +161,44 @@ def new_message_id(domain: str) -> str:
 
     All for one domain have the same length, so that a mail's size is known before its id is.
     """
-    host = domain if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", domain) else "localhost"
-    return f"<{time.time_ns():016x}.{secrets.token_hex(8)}@{host}>"
+    return f"<{time.time_ns():016x}.{_ENTROPY.word()}@{_host(domain)}>"
+
+
+@functools.lru_cache(maxsize=64)
+def _host(domain: str) -> str:
+    return domain if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", domain) else "localhost"
+
+
+class _Entropy:
+    """Words of 64 random bits, which the system is asked for many at a time."""
+
+    _AT_ONCE = 256
+
+    def __init__(self) -> None:
+        self._words: list[str] = []
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._words.clear)  # parent and child must not say the same
+
+    def word(self) -> str:
+        """Return a word that was never returned before."""
+        try:
+            return self._words.pop()
+        except IndexError:
+            found = secrets.token_hex(8 * self._AT_ONCE)
+            self._words.extend(found[i : i + 16] for i in range(16, len(found), 16))
+            return found[:16]
+
+
+_ENTROPY = _Entropy()
 
 
 def stamp(message_id: str, date: dt.datetime) -> bytes:
     """Return the first two lines of every mail: its Date and its Message-ID."""
-    return f"Date: {format_datetime(date)}\r\nMessage-ID: {message_id}\r\n".encode("ascii")
+    return f"Date: {_date(date)}\r\nMessage-ID: {message_id}\r\n".encode("ascii")
+
+
+#: The rows of one window share their moment.
+_date = functools.lru_cache(maxsize=16)(format_datetime)
 
 
 def to_bytes(draft: Draft) -> bytes:

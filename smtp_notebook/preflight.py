@@ -81,9 +81,9 @@ class Planned:
     last: Outcome | None = None
     token: Token | None = None
 
-    def fill(self, printed: Printed) -> None:
+    def fill(self, printed: Printed, now: dt.datetime | None = None) -> None:
         """Put the mail in; Date and Message-ID are those of the first claim (RFC 5322, 3.6.4)."""
-        self.date = self.date or dt.datetime.now(dt.UTC).astimezone()
+        self.date = self.date or now or dt.datetime.now(dt.UTC).astimezone()
         head = stamp(self.message_id, self.date)
         self.chunks = (head, *printed.chunks)
         self.size = len(head) + printed.size
@@ -303,6 +303,7 @@ class Feed:
         """Return the next rows, claimed; none when there are no more."""
         rows: list[Planned] = []
         size = 0
+        now = dt.datetime.now(dt.UTC).astimezone()
         while not rows:
             found = self._check.roll.due(self._last, CLAIMED)
             if not found:
@@ -311,7 +312,7 @@ class Feed:
                 if size > WINDOW_BYTES:
                     break
                 self._last = due.position
-                row = self._row(due)
+                row = self._row(due, now)
                 if row is not None:
                     rows.append(row)
                     size += row.size
@@ -333,7 +334,7 @@ class Feed:
         self._claims.arm([row])
         return True
 
-    def _row(self, due: Due) -> Planned | None:
+    def _row(self, due: Due, now: dt.datetime) -> Planned | None:
         printed = self._check.kept.mails.pop(due.position, None)
         if printed is None:
             printed = self._print(due.position, due.digest, self._next_cells(due.position))
@@ -351,7 +352,7 @@ class Feed:
             record=due.record,
             seq=due.seq,
         )
-        row.fill(printed)
+        row.fill(printed, now)
         if (known := self._check.partly.get(due.position)) is not None:
             _continue(row, known)
             if not row.recipients:
