@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 #: How long a stopped run may finish what it began, in seconds.
 GRACE = 5.0
-_UNWIND = 3.0
+_UNWIND = 6.0
 _POLL = 0.25
 _TICK = 0.2
 
@@ -53,15 +53,19 @@ class _Loop:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._pid = 0
 
     def get(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            if self._loop is None or self._loop.is_closed() or self._pid != os.getpid():
+            dead = self._thread is None or not self._thread.is_alive()
+            if self._loop is None or self._loop.is_closed() or dead or self._pid != os.getpid():
                 self._loop = asyncio.new_event_loop()
                 self._pid = os.getpid()
-                thread = threading.Thread(target=self._loop.run_forever, name="smtp_notebook", daemon=True)
-                thread.start()
+                self._thread = threading.Thread(
+                    target=self._loop.run_forever, name="smtp_notebook", daemon=True
+                )
+                self._thread.start()
             return self._loop
 
 

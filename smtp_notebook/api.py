@@ -6,7 +6,6 @@ for the background loop.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import datetime as dt
 import os
@@ -28,6 +27,7 @@ from smtp_notebook.message import Message
 from smtp_notebook.outcome import (
     FAILURES,
     DeliveryError,
+    JournalError,
     Listed,
     MailError,
     MergeRefusedError,
@@ -189,7 +189,7 @@ def _single(message: Message, server: Server) -> Planned:
         sender=printed.sender,
         recipients=(_wire(connection.redirect_to),) if connection.redirect_to else printed.recipients,
         digest=printed.digest,
-        smtputf8=printed.smtputf8,
+        smtputf8=printed.smtputf8 or not connection.redirect_to.isascii(),
         message_id=stamped.message_id,
         date=stamped.date,
         warnings=message.warnings,
@@ -210,10 +210,15 @@ class _One:
     outcome: Outcome | None = None
 
     def run(self) -> Run:
-        return _run(Single(self.row, self.ledger), self.server, self.ledger, self.take, self.limiter)
+        return _run(Single(self.row, self.ledger), self.server, self.ledger, self.take, limiter=self.limiter)
 
     def take(self, outcome: Outcome) -> None:
         self.outcome = outcome
+
+    def raise_unless_it_went(self) -> None:
+        """Raise the journal's error again, unless the mail may have gone: that has to be said before all else."""
+        if self.outcome is None or self.outcome.state not in {State.SENT, State.PARTIAL, State.IN_DOUBT}:
+            raise  # noqa: PLE0704 - called where it is being handled
 
     def result(self, run: Run) -> Outcome:
         found = self.outcome or self.row.outcome(State.PLANNED, reason=run.stopped)
@@ -244,9 +249,16 @@ def _limiter(connection: Connection, journal: Journal | None = None) -> Limiter 
     rates = parse_rates(connection.rate)
     if not rates:
         return None
-    longest = max(rate.seconds for rate in rates)
-    past = journal.past(_scope(connection), longest) if journal is not None else ()
-    return Limiter(rates, merges.CLOCK(), past)
+    # One for everything that this process sends there with this login.
+    login = (connection.host, connection.port, connection.user, rates)
+    if login not in _LIMITERS:
+        longest = max(rate.seconds for rate in rates)
+        past = journal.past(_scope(connection), longest) if journal is not None else ()
+        _LIMITERS[login] = Limiter(rates, merges.CLOCK(), past)
+    return _LIMITERS[login]
+
+
+_LIMITERS: dict[tuple[object, ...], Limiter] = {}
 
 
 def send(
@@ -283,7 +295,10 @@ def send(
         if one.known is not None:
             return _repeated(one.known)
         run = one.run()
-        _sync.run(run.send, stop=run.stop)
+        try:
+            _sync.run(run.send, stop=run.stop)
+        except JournalError:
+            one.raise_unless_it_went()
         return one.result(run)
     finally:
         one.ledger.close()
@@ -308,7 +323,10 @@ async def asend(
         if one.known is not None:
             return _repeated(one.known)
         run = one.run()
-        await _sync.ticking(run.send(_sync.Inline()))
+        try:
+            await _sync.ticking(run.send(_sync.Inline()))
+        except JournalError:
+            one.raise_unless_it_went()
         return one.result(run)
     finally:
         one.ledger.close()
@@ -351,8 +369,16 @@ class _Merge:
 
     def run(self, report: Callable[[Outcome], object]) -> Run:
         ledger = self.ledger or PassingJournal()
-        feed = Feed(self.frame, self.check, ledger, divert=_wire(self.diverted), report=report)
-        return _run(feed, self.server, ledger, report, _limiter(self.server.connection, self.journal))
+        mine = self.options.on_outcome
+
+        def here(outcome: Outcome) -> None:
+            report(outcome)
+            if mine is not None:
+                mine(outcome)
+
+        feed = Feed(self.frame, self.check, ledger, divert=_wire(self.diverted), report=here)
+        limiter = _limiter(self.server.connection, self.journal)
+        return _run(feed, self.server, ledger, report, on_outcome=mine, limiter=limiter)
 
     def report(self, *notes: str, tried: bool = False) -> Report:
         """Return the Report as things stand."""
@@ -401,6 +427,9 @@ def _prepare(df: Any, template: Any, options: _Options, fields: Mapping[str, Any
     counts = _counts(connection) and not diverted and not options.dry_run
     if counts and not options.campaign:
         raise _unnamed(connection, made)
+    if diverted and not connection.allows(_wire(diverted)):
+        cause = f"{diverted} is not among the addresses that this connection allows."
+        raise MergeRefusedError(cause, f"It allows: {', '.join(connection.allow)}.")
     key = _key_columns(options.key, frame)
     press = Press(made, connection, values=options.values)
     if not counts:
@@ -410,7 +439,7 @@ def _prepare(df: Any, template: Any, options: _Options, fields: Mapping[str, Any
     journal = options.journal if isinstance(options.journal, Journal) else Journal(options.journal)
     ledger: Ledger | None = None
     try:
-        ledger = _begin(journal, made, connection, options)
+        ledger = _begin(journal, made, connection, options, key)
         check = Preflight(press, connection, Roll(), key=key, earlier=None if ledger.empty else ledger.known)
         check.check(frame)
         merge = _Merge(frame, check, server, diverted, options, journal, ledger)
@@ -423,12 +452,19 @@ def _prepare(df: Any, template: Any, options: _Options, fields: Mapping[str, Any
     return merge
 
 
-def _begin(journal: Journal, template: Template, connection: Connection, options: _Options) -> Ledger:
+def _begin(
+    journal: Journal,
+    template: Template,
+    connection: Connection,
+    options: _Options,
+    key: tuple[str, ...] | None,
+) -> Ledger:
     return journal.begin(
         options.campaign,
         scope=_scope(connection),
         sender=template.sender or connection.sender or connection.user,
         fingerprint=template.fingerprint,
+        key=key,
         changed=options.changed,
     )
 
@@ -442,6 +478,7 @@ def _plan(merge: _Merge) -> None:
         merge.roll.hold_back(options.limit, "Beyond limit=.")
     merge.doubts = merge.roll.outcomes().counts().get(State.IN_DOUBT.value, 0)
     assert merge.ledger is not None
+    merge.ledger.adopt()
     for rows in merge.roll.unplanned(_PLANNED_AT_ONCE):
         planned = [
             Planned(d.position, d.key, "", d.recipients, d.digest, message_id=d.message_id) for d in rows
@@ -516,6 +553,8 @@ class _Options:
         if self.on_problem not in {"stop", "skip"}:
             cause = f"on_problem={self.on_problem!r} is neither 'stop' nor 'skip'."
             raise OptionError(cause)
+        if not isinstance(self.campaign, str):
+            raise OptionError(f"campaign={self.campaign!r} is no name.", "Give text.")
         if self.changed not in {"stop", "send-rest"}:
             raise OptionError(f"changed={self.changed!r} is neither 'stop' nor 'send-rest'.")
         if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 0):
@@ -561,7 +600,7 @@ def mail_merge(
             and reports the others.
         journal: A Journal or its file; by default the user's own.
         progress: Show a progress bar when it takes longer than a second.
-        on_outcome: Called once per row, from a background thread, after the row was recorded.
+        on_outcome: Called once per row, on this thread, after the row was recorded; it may send mails itself.
         **fields: Fields that win over the template's, as templates themselves.
 
     Raises:
@@ -585,7 +624,7 @@ def mail_merge(
             run = merge.run(bar.step)
             try:
                 _sync.run(run.send, stop=run.stop)
-            except (KeyboardInterrupt, MailError):
+            except BaseException:
                 _show(_finished(merge, run))
                 raise
         return _finished(merge, run)
@@ -605,7 +644,7 @@ async def amail_merge(df: Any, template: Template | str | Path, **options: Any) 
             run = merge.run(bar.step)
             try:
                 await _sync.ticking(run.send(_sync.Inline()))
-            except (KeyboardInterrupt, asyncio.CancelledError, MailError):
+            except BaseException:
                 _show(_finished(merge, run))
                 raise
         return _finished(merge, run)
@@ -643,7 +682,9 @@ def _run(
     server: Server,
     journal: Ledger | PassingJournal,
     report: Callable[[Outcome], object],
-    limiter: Limiter | None,
+    *,
+    on_outcome: Callable[[Outcome], object] | None = None,
+    limiter: Limiter | None = None,
 ) -> Run:
     """Wire the ports: the one place that names a concrete transport."""
     connection = server.connection
@@ -652,6 +693,7 @@ def _run(
         SmtpTransport(connection, server.password),
         journal,
         report=report,
+        on_outcome=on_outcome,
         workers=connection.max_connections,
         attempts=connection.attempts,
         limiter=limiter,
@@ -672,14 +714,13 @@ def _show(report: Report) -> None:
 
 
 class _Progress:
-    """What is told while a merge runs: the roll, the person's own callback, and a bar.
+    """What is told while a merge runs: the roll, and a bar.
 
     The bar appears after a second, and shows rate, failures and what remains.
     """
 
     def __init__(self, merge: _Merge) -> None:
         self._put = merge.roll.put
-        self._on_outcome = merge.options.on_outcome
         self._failures = 0
         self._bar: Any = None
         if merge.options.progress:
@@ -701,8 +742,6 @@ class _Progress:
                 self._failures += 1
                 self._bar.set_postfix(failures=self._failures, refresh=False)
             self._bar.update()
-        if self._on_outcome is not None:
-            self._on_outcome(outcome)
 
 
 def preview(df: Any, template: Template | str | Path, row: int = 0, **fields: Any) -> Message:

@@ -8,13 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from smtp_notebook.outcome import MergeRefusedError, MessageError
+from smtp_notebook.addresses import Address
+from smtp_notebook.outcome import AddressError, MergeRefusedError, MessageError
 from smtp_notebook.template import is_missing
 
 __all__ = ["ADDRESS_COLUMNS", "Frame", "canonical_key", "guess_address_column", "row_key"]
 
 ADDRESS_COLUMNS = frozenset({"email", "e-mail", "mail", "email address"})
 _EXACT_FLOAT = 2**53
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Frame:
@@ -31,6 +33,9 @@ class Frame:
     def __init__(self, data: Any) -> None:
         self._data = data
         self._dicts: Sequence[Mapping[Any, Any]] | None = None
+        index = getattr(data, "index", None)
+        # pandas' own never changes; the frame may get another one later.
+        self._index = index if index is not None and not callable(index) else None
         if isinstance(data, list | tuple):
             self._dicts = _checked_dicts(data)
             self.columns = list(dict.fromkeys(str(k) for row in self._dicts for k in row))
@@ -68,10 +73,7 @@ class Frame:
 
     def labels(self) -> Sequence[Any]:
         """Return the frame's own index: one label per row."""
-        index = getattr(self._data, "index", None)
-        if index is not None and not callable(index):
-            return list(index)
-        return range(len(self))
+        return list(self._index) if self._index is not None else range(len(self))
 
 
 def _checked_dicts(data: Sequence[Any]) -> Sequence[Mapping[Any, Any]]:
@@ -138,11 +140,23 @@ def canonical_key(value: object) -> str:
             raise MessageError(cause, "Read that column as text (dtype=str).")
         return str(int(value)) if value == int(value) else str(value)
     text = str(value).strip()
+    if _LONE_SURROGATE.search(text):
+        raise MessageError("The key has half of a character in it.", "Clean the cell.")
+    if "@" in text:
+        return _one_address(text)
     if re.fullmatch(r"-?[0-9]+\.0+", text):
         return text.partition(".")[0]
     if re.fullmatch(r"[0-9A-Za-z]{18}", text) and text[15:] == _salesforce_suffix(text[:15]):
         return text[:15]
     return text
+
+
+def _one_address(text: str) -> str:
+    """Return an address in the one form in which it is a key: as on the wire, case folded; other text as it is."""
+    try:
+        return Address.parse(text).wire.casefold()
+    except AddressError:
+        return text
 
 
 def _salesforce_suffix(identifier: str) -> str:

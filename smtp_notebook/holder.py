@@ -15,7 +15,7 @@ from typing import Any
 
 from smtp_notebook.outcome import JournalError, MergeRefusedError
 
-__all__ = ["Holder", "boot_id", "on_network", "stamp"]
+__all__ = ["Holder", "alive", "boot_id", "on_network", "stamp"]
 
 _NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "sshfs", "glusterfs", "ceph", "lustre")
 
@@ -88,6 +88,7 @@ class Holder:
         """Let others run the campaign."""
         if not self._file.closed:
             self._write({})
+            _unlock(self._file)  # a forked child has the file, too
             self._file.close()
 
 
@@ -114,4 +115,22 @@ def _locked(file: Any) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
+    return True
+
+
+def _unlock(file: Any) -> None:
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process of this machine lives; a number that was given away again counts as living."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
     return True

@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import functools
 import html
+import json
 import os
 import secrets
 import sqlite3
@@ -24,10 +25,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from smtp_notebook import _html
-from smtp_notebook.holder import Holder, boot_id, on_network, stamp
+from smtp_notebook.holder import Holder, alive, boot_id, on_network, stamp
 from smtp_notebook.outcome import JournalError, MergeRefusedError, Outcome, Report, State
 from smtp_notebook.records import Stored, packed, unpacked
 from smtp_notebook.schema import FIELDS, INSERT, MIGRATIONS, checksum, key_hash
@@ -175,10 +176,11 @@ class Journal:
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = Path(path or os.environ.get(PATH_VARIABLE) or _default_path()).expanduser().absolute()
-        self.new = not self.path.exists()
         self._lock = threading.RLock()
         self._synced: bool | None = None
         with self._explained():
+            self.path = self.path.resolve()
+            self.new = not self.path.exists()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._wal = not on_network(self.path)
             if self.new:
@@ -238,6 +240,9 @@ class Journal:
     def _explained(self) -> Iterator[None]:
         try:
             yield
+        except sqlite3.ProgrammingError as error:
+            cause = f"The journal {str(self.path)!r} is closed."
+            raise JournalError(cause, "Open it again: Journal(…).") from error
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 cause = f"The journal {str(self.path)!r} cannot be used: {error}."
@@ -385,23 +390,39 @@ class Journal:
 
         Raises:
             JournalError: The row is not in doubt.
+            MergeRefusedError: The campaign is being sent at this moment.
         """
         number = self._number(campaign)
-        known = self.known(number, key)
-        if known is None or known.state is not State.IN_DOUBT:
-            cause = f"The row {key!r} of {campaign!r} is not in doubt."
-            raise JournalError(cause, f"report({campaign!r}).in_doubt lists those that are.")
-        state = State.SENT if delivered else State.PLANNED
-        outcome = known.outcome.with_(
-            state=state, status=0, reason="Resolved by a person.", fix="", code=None, enhanced=""
-        )
-        with self._writing(synced=True) as db:
+        with self._held(campaign), self._writing(synced=True) as db:
+            self._settle_lost(db, number)
+            known = self.known(number, key)
+            if known is None or known.state is not State.IN_DOUBT:
+                cause = f"The row {key!r} of {campaign!r} is not in doubt."
+                raise JournalError(cause, f"report({campaign!r}).in_doubt lists those that are.")
+            state = State.SENT if delivered else State.PLANNED
+            outcome = known.outcome.with_(
+                state=state, status=0, reason="Resolved by a person.", fix="", code=None, enhanced=""
+            )
             _change(db, known, outcome)
 
+    @contextlib.contextmanager
+    def _held(self, campaign: str) -> Iterator[None]:
+        """Keep a campaign from being sent meanwhile; single mails are nobody's."""
+        holder = Holder(self.path, campaign) if campaign != SINGLE else None
+        try:
+            yield
+        finally:
+            if holder is not None:
+                holder.release()
+
     def forget(self, campaign: str) -> None:
-        """Forget a mailing: whoever had it may get it again."""
+        """Forget a mailing: whoever had it may get it again.
+
+        Raises:
+            MergeRefusedError: It is being sent at this moment.
+        """
         number = self._number(campaign)
-        with self._writing(synced=True) as db:
+        with self._held(campaign), self._writing(synced=True) as db:
             db.execute("DELETE FROM intent WHERE id IN (SELECT id FROM record WHERE campaign=?)", (number,))
             db.execute("DELETE FROM claim WHERE campaign=?", (number,))
             db.execute("DELETE FROM record WHERE campaign=?", (number,))
@@ -416,13 +437,22 @@ class Journal:
         scope: str,
         sender: str,
         fingerprint: str,
+        key: Sequence[str] | None = None,
         changed: Literal["stop", "send-rest"] = "stop",
     ) -> Ledger:
         """Open a mailing for one run; nobody else can until it is closed.
 
+        Args:
+            campaign: Its name.
+            scope: Where it goes: ``real:host`` or ``loopback:host``.
+            sender: Its From.
+            fingerprint: Tells its template from another.
+            key: The columns that identify a row; None for the address.
+            changed: Whether another template, From or server stops it.
+
         Raises:
-            MergeRefusedError: Another process runs it, or the template, From or server differs from
-                before and *changed* is "stop".
+            MergeRefusedError: Another process runs it, its rows were identified otherwise, or the template, From
+                or server differs from before and *changed* is "stop".
             JournalError: The file is damaged or cannot be written.
         """
         if campaign == SINGLE:
@@ -431,12 +461,13 @@ class Journal:
         try:
             with self._explained():
                 self._check()
-            number, version = self._campaign(campaign, scope, sender, fingerprint, changed)
+            now = _Terms(scope, sender, fingerprint, json.dumps(key))
+            number, version = self._campaign(campaign, now, changed)
             self._recover(number)
         except BaseException:
             holder.release()
             raise
-        return Ledger(self, number, version, holder)
+        return Ledger(self, number, version, holder, now)
 
     def single(self, row: Row, *, once: bool) -> tuple[Ledger, Outcome | None, str]:
         """Open one mail, known by what it says: no campaign, and no lock that others would wait for.
@@ -465,6 +496,8 @@ class Journal:
                 _doubtful(k.outcome) if (k.id, k.seq) in lost else k.outcome
                 for k in map(self._checked, copies)
             ]
+            if once:
+                self._refuse_twin(number, {k.id for k in map(self._checked, copies)})
             went = [o for o in found if o.state in _WENT]
             said = f"the same mail went before ({_when(went[-1])})" if went else ""
             row.key = f"{name}#{len(found) + 1}"
@@ -474,42 +507,43 @@ class Journal:
             ledger.arm_single(db, row, key_hash(name))
         return ledger, None, said
 
-    def _campaign(
-        self, name: str, scope: str, sender: str, fingerprint: str, changed: str
-    ) -> tuple[int, int]:
-        query = "SELECT id, sender, fingerprint, version, rows, scope FROM campaign WHERE name=?"
+    def _refuse_twin(self, number: int, copies: set[int]) -> None:
+        """Refuse a mail that somebody sends at this very moment, and that is to go once."""
+        query = "SELECT pid, rows FROM claim WHERE campaign=? AND boot=?"
+        for pid, rows in self._all(query, number, boot_id()):
+            if alive(pid) and any(record in copies for record, _ in _spread(rows)):
+                cause = f"The same mail is being sent at this moment, by process {pid}."
+                raise MergeRefusedError(cause, "Wait for it; it is not sent a second time.")
+
+    def _campaign(self, name: str, now: _Terms, changed: str) -> tuple[int, int]:
+        """Return the campaign's number, and which version of it these terms are."""
+        query = "SELECT id, scope, sender, fingerprint, keys, version, rows FROM campaign WHERE name=?"
         found = self._all(query, name)
         if not found:
             with self._writing(synced=True) as db:
                 cursor = db.execute(
-                    "INSERT INTO campaign (name, scope, sender, fingerprint, version, created) VALUES (?, ?, ?, ?, 1, ?)",
-                    (name, scope, sender, fingerprint, stamp()),
+                    "INSERT INTO campaign (name, scope, sender, fingerprint, keys, version, created) VALUES (?, ?, ?, ?, ?, 1, ?)",
+                    (name, *now, stamp()),
                 )
                 return int(cursor.lastrowid or 0), 1
-        number, old_sender, old_print, version, rows, old_scope = found[0]
+        number, scope, sender, fingerprint, keys, version, rows = found[0]
         self._count(number, rows)
-        what = [
-            *([f"its From was {old_sender}, now it is {sender}"] if old_sender != sender else []),
-            *(["its template is another"] if old_print != fingerprint else []),
-            *(
-                [f"it went to {_place(old_scope)}, now it goes to {_place(scope)}"]
-                if old_scope != scope
-                else []
-            ),
-        ]
-        if not what:
+        before = _Terms(scope, sender, fingerprint, keys or now.keys)
+        if not rows or before == now:
             return number, version
+        if before.keys != now.keys:
+            cause = (
+                f"The campaign {name!r} knows its rows by {_key_name(keys)}, not by {_key_name(now.keys)}."
+            )
+            raise MergeRefusedError(cause, "Name the same key=, or mail everyone with another campaign=.")
         if changed != "send-rest":
-            cause = f"The campaign {name!r} has changed since it began: {' and '.join(what)}."
+            cause = (
+                f"The campaign {name!r} has changed since it began: {' and '.join(before.differences(now))}."
+            )
             fix = 'changed="send-rest" sends the rest as it is now; another campaign= mails everyone.'
-            if old_scope != scope:
+            if scope != now.scope:
                 fix += f" If nobody got it there: Journal().forget({name!r})."
             raise MergeRefusedError(cause, fix)
-        with self._writing(synced=True) as db:
-            db.execute(
-                "UPDATE campaign SET sender=?, fingerprint=?, scope=?, version=? WHERE id=?",
-                (sender, fingerprint, scope, version + 1, number),
-            )
         return number, version + 1
 
     def _count(self, number: int, rows: int) -> None:
@@ -536,19 +570,20 @@ class Journal:
         for intent in self._all(f"SELECT id, seq, run, sum FROM intent WHERE {mine}", number):
             if checksum(intent[:3]) != intent[3]:
                 raise self._damaged(f"the intent of record {intent[0]} does not fit its checksum")
-        lost = self._claimed(number, boot_id())
         with self._writing(synced=True) as db:
-            left = self._all(f"{_SELECT} WHERE campaign=? AND stands<>state", number)
-            left += [
-                r
-                for i, seq in lost
-                for r in self._all(f"{_SELECT} WHERE id=? AND seq=? AND stands=state", i, seq)
-            ]
-            for record in left:
+            self._settle_lost(db, number)
+            for record in self._all(f"{_SELECT} WHERE campaign=? AND stands<>state", number):
                 known = self._checked(record)
-                _change(db, known, _doubtful(known.outcome))
+                _change(db, known, known.outcome)
             db.execute("DELETE FROM claim WHERE campaign=?", (number,))
             db.execute("UPDATE campaign SET running=0 WHERE id=?", (number,))
+
+    def _settle_lost(self, db: sqlite3.Connection, number: int) -> None:
+        """Put rows in doubt that were claimed before the machine started anew, and not answered since."""
+        for record, seq in self._claimed(number, boot_id()):
+            for found in self._all(f"{_SELECT} WHERE id=? AND seq=? AND stands=state", record, seq):
+                known = self._checked(found)
+                _change(db, known, _doubtful(known.outcome))
 
     # ---------------------------------------------------------------------------------------- display
 
@@ -574,8 +609,11 @@ class Ledger:
     loop of the run, where those of one turn share a commit.
     """
 
-    def __init__(self, journal: Journal, number: int, version: int, holder: Holder | None) -> None:
+    def __init__(
+        self, journal: Journal, number: int, version: int, holder: Holder | None, terms: _Terms | None = None
+    ) -> None:
         self.version = version
+        self._terms = terms
         self._journal = journal
         self._number = number
         self._holder = holder
@@ -597,13 +635,24 @@ class Ledger:
 
     # ------------------------------------------------------------------------------- plan and claims
 
+    def adopt(self) -> None:
+        """Have the campaign go on with the template, From and server of this run: it was not refused."""
+        if self._terms is not None:
+            with self._journal._writing(synced=False) as db:  # noqa: SLF001
+                db.execute(
+                    "UPDATE campaign SET scope=?, sender=?, fingerprint=?, keys=?, version=? WHERE id=?",
+                    (*self._terms, self.version, self._number),
+                )
+
     def plan(self, rows: Sequence[Row]) -> None:
         """Write the rows that no earlier run planned; each gets the number of its record."""
         with self._journal._writing(synced=False) as db:  # noqa: SLF001
             self._insert(db, [(row, key_hash(row.key)) for row in rows])
 
     def _insert(self, db: sqlite3.Connection, rows: Sequence[tuple[Row, int]]) -> None:
-        next_id = int(db.execute("SELECT coalesce(max(id), 0) + 1 FROM record").fetchone()[0])
+        # Never a number that a forgotten campaign had.
+        highest = db.execute("SELECT seq FROM sqlite_sequence WHERE name='record'").fetchone()
+        next_id = highest[0] + 1 if highest is not None else 1
         records = []
         for number, (row, hashed) in enumerate(rows, next_id):
             row.record, row.seq = number, 1
@@ -620,8 +669,8 @@ class Ledger:
 
     def _claim(self, db: sqlite3.Connection, rows: Sequence[Row]) -> None:
         text = _ranges((row.record, row.seq) for row in rows)
-        claim = (self._number, self._run, boot_id(), text, checksum((text,)))
-        db.execute("INSERT INTO claim (campaign, run, boot, rows, sum) VALUES (?, ?, ?, ?, ?)", claim)
+        claim = (self._number, self._run, boot_id(), os.getpid(), text, checksum((text,)))
+        db.execute("INSERT INTO claim (campaign, run, boot, pid, rows, sum) VALUES (?, ?, ?, ?, ?, ?)", claim)
         db.execute("UPDATE campaign SET running=1 WHERE id=? AND running=0", (self._number,))
 
     def arm_single(self, db: sqlite3.Connection, row: Row, hashed: int) -> None:
@@ -719,7 +768,10 @@ class Ledger:
     def _sync(self) -> None:
         """Have answers outlive a power failure although no window follows them."""
         self._timer = None
-        if self._unsynced_since and not self._pending and self._journal._lock.acquire(blocking=False):  # noqa: SLF001
+        if self._unsynced_since and not self._pending:
+            if not self._journal._lock.acquire(blocking=False):  # noqa: SLF001
+                self._timer = self._loop.call_later(_MOMENT, self._sync) if self._loop is not None else None
+                return
             try:
                 with contextlib.suppress(JournalError), self._journal._writing(synced=True) as db:  # noqa: SLF001
                     db.execute("UPDATE campaign SET running=1 WHERE id=?", (self._number,))
@@ -740,6 +792,32 @@ class Ledger:
         finally:
             if self._holder is not None:
                 self._holder.release()
+
+
+class _Terms(NamedTuple):
+    """What a campaign must not change unnoticed."""
+
+    scope: str
+    sender: str
+    fingerprint: str
+    keys: str
+
+    def differences(self, now: _Terms) -> list[str]:
+        """Say what is another now."""
+        return [
+            *([f"its From was {self.sender}, now it is {now.sender}"] if self.sender != now.sender else []),
+            *(["its template is another"] if self.fingerprint != now.fingerprint else []),
+            *(
+                [f"it went to {_place(self.scope)}, now it goes to {_place(now.scope)}"]
+                if self.scope != now.scope
+                else []
+            ),
+        ]
+
+
+def _key_name(keys: str) -> str:
+    columns = json.loads(keys)
+    return " and ".join(map(repr, columns)) if columns else "their addresses"
 
 
 @dataclass(slots=True)

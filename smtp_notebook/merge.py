@@ -14,7 +14,7 @@ import heapq
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -104,8 +104,8 @@ class Journal(Protocol):
 class Feed(Protocol):
     """Gives rows that are claimed; called on the calling thread."""
 
-    def window(self) -> list[Planned]:
-        """Return the next rows; none when there are no more."""
+    def window(self, most: int) -> list[Planned]:
+        """Return the next rows, at most *most*; none when there are no more."""
         ...
 
     def again(self, row: Planned) -> bool:
@@ -200,7 +200,8 @@ def settled(row: Planned, verdict: Verdict, *, left: bool) -> Settled:
     rest = put_off if may and (left or at_once) else ()
     if not accepted or verdict.state is State.IN_DOUBT:
         status = 500 if verdict.state is State.DEFERRED and not left else verdict.status
-        return Settled(_plain(row, verdict, status), rest, at_once, row.accepted, row.refused)
+        kept = row.refused if verdict.state is State.IN_DOUBT or not rest else refused
+        return Settled(_plain(row, verdict, status), rest, at_once, row.accepted, kept)
     known = {"code": verdict.code, "enhanced": verdict.enhanced}
     open_ = (*refused, *((r, answers[r]) for r in put_off))
     if not open_:
@@ -220,8 +221,10 @@ def _answers(row: Planned, verdict: Verdict) -> dict[str, str]:
     if verdict.state in {State.SENT, State.PARTIAL}:
         # "Too many" is no refusal of the person, whatever its code.
         return {r: f"452 {said[4:]}" if r in verdict.later else said for r, said in verdict.refused}
-    code = (verdict.code or 550) if verdict.state is State.REFUSED else 451
-    return dict.fromkeys(row.recipients, f"{code} {verdict.reason}")
+    # What ends the run is no answer to a recipient.
+    final = verdict.state is State.REFUSED and not verdict.stops_run
+    code = (verdict.code or 550) if final else 451
+    return dict.fromkeys(row.recipients, f"{code} {verdict.reason}") | dict(verdict.refused)
 
 
 def _plain(row: Planned, verdict: Verdict, status: int) -> Outcome:
@@ -247,6 +250,7 @@ class Run:
         transport: Where to.
         journal: What remembers.
         report: Called once per row with its Outcome, after it was recorded; on the run's loop.
+        on_outcome: The person's own; called after *report*, on the calling thread.
         workers: How many rows may be in flight.
         attempts: Transactions per row before a temporary refusal is final for this run.
         limiter: How many mails may leave when; None for as many as can.
@@ -259,6 +263,7 @@ class Run:
         journal: Journal,
         *,
         report: Callable[[Outcome], object],
+        on_outcome: Callable[[Outcome], object] | None = None,
         workers: int = 4,
         attempts: int = 3,
         limiter: Limiter | None = None,
@@ -268,6 +273,8 @@ class Run:
         self._transport = transport
         self._journal = journal
         self._report = report
+        self._on_outcome = on_outcome
+        self._called = 0
         self._workers = workers
         self._attempts = attempts
         self._limiter = limiter
@@ -323,18 +330,26 @@ class Run:
             await self._until_done(workers)
         except asyncio.CancelledError:
             self.stop()
-            self._stopping.set()
-            await self._until_done(workers)
+            self._note_stop()
             raise
         finally:
-            if self._fetching is not None:
-                self._fetching.cancel()
-            await self._recorded()
-            self._end_waiting()
-            await self._recorded()
-            await self._transport.aclose()
+            await _insist(self._unwound(workers))
         if self._failure is not None:
             raise self._failure
+
+    async def _unwound(self, workers: Sequence[asyncio.Future[None]]) -> None:
+        """End what is left: nothing goes on behind the person's back, and what is known is recorded."""
+        if self._fetching is not None:
+            self._fetching.cancel()
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        while self._unrecorded:
+            await self._change()
+        self._end_waiting()
+        while self._called:
+            await self._change()
+        await self._transport.aclose()
 
     async def _until_done(self, workers: Sequence[asyncio.Future[None]]) -> None:
         stopping = asyncio.ensure_future(self._stopping.wait())
@@ -353,17 +368,15 @@ class Run:
         finally:
             stopping.cancel()
 
-    async def _recorded(self) -> None:
-        """Wait until the journal has everything that was given to it."""
-        while self._unrecorded:
-            await self._change()
-
     def _end_waiting(self) -> None:
-        """Report the rows that wait for another try: they stay deferred."""
+        """Report the rows that wait for another try: they stay as they are."""
         while self._later:
-            row = heapq.heappop(self._later)[2]
-            if row.last is not None:
-                self._tell_outcome(row.last)
+            self._drop(heapq.heappop(self._later)[2])
+
+    def _drop(self, row: Planned) -> None:
+        """Let a row go that is not tried any more: one that was tried keeps what came of it, others stay planned."""
+        if row.last is not None:
+            self._tell_outcome(row.last)
 
     def fail(self, error: BaseException) -> None:
         """End the run because something of ours failed; `send` raises it."""
@@ -384,21 +397,26 @@ class Run:
                 row = await self._retried(heapq.heappop(self._later)[2])
             elif self._ready and len(self._later) < MOST_WAITING:
                 row = self._ready.popleft()
+                self._in_flight += 1
                 self._fetch_more()
+                self._in_flight -= 1
             elif not self._exhausted and len(self._later) < MOST_WAITING:
                 self._fetch_more()
                 await self._change()
                 continue
             elif self._later:
                 row = await self._wait_for_first()
-            elif self._in_flight or self._fetching is not None:
+            elif self._in_flight or self._unrecorded or self._fetching is not None:
                 await self._change()
                 continue
             else:
                 return None
-            if row is not None and await self._paced(row):
+            if row is None:
+                continue
+            if await self._paced(row):
                 self._in_flight += 1
                 return row
+            self._drop(row)
         return None
 
     def take_ahead(self) -> Planned | None:
@@ -414,15 +432,14 @@ class Run:
                 return None
             row.token = self._limiter.take(now, len(row.recipients))
         self._ready.popleft()
-        self._fetch_more()
         self._in_flight += 1
+        self._fetch_more()
         return row
 
     def give_back(self, row: Planned) -> None:
         """Take a row back that was not tried; it stays as it was."""
         self._in_flight -= 1
-        if row.last is not None:
-            self._tell_outcome(row.last)
+        self._drop(row)
         self._tell()
         if self._limiter is not None and row.token is not None:
             self._limiter.give_back(row.token)
@@ -431,13 +448,14 @@ class Run:
         """Have the next rows claimed while these are being sent; a window holds both."""
         if self._fetching is not None or self._exhausted:
             return
-        if not self._ready or len(self._ready) + self._in_flight <= preflight.CLAIMED:
-            self._fetching = asyncio.ensure_future(self._fetch())
+        room = max(preflight.WINDOW, 2 * self._workers) - len(self._ready) - self._in_flight
+        if not self._ready or room >= preflight.CLAIMED:
+            self._fetching = asyncio.ensure_future(self._fetch(max(1, min(room, preflight.CLAIMED))))
 
-    async def _fetch(self) -> None:
+    async def _fetch(self, most: int) -> None:
         assert self._caller is not None
         try:
-            rows = await self._caller.call(self._feed.window)
+            rows = await self._caller.call(functools.partial(self._feed.window, most))
             self._ready.extend(rows)
             self._exhausted = not rows
         except CallInterruptedError:
@@ -466,10 +484,11 @@ class Run:
         try:
             return row if await self._caller.call(lambda: self._feed.again(row)) else None
         except CallInterruptedError:
-            self._put_back(row, 0.0)
+            self._drop(row)
             self.stop()
             return None
         except Exception as error:  # noqa: BLE001 - raised by send()
+            self._drop(row)
             self.fail(error)
             return None
         finally:
@@ -523,7 +542,6 @@ class Run:
 
     def settle(self, row: Planned, verdict: Verdict) -> None:
         """Take the verdict of a row in: record it, and have it tried again where that may help."""
-        self._in_flight -= 1
         if why := self._breaker.note(verdict):
             self.stop(why)
             self._note_stop()
@@ -532,19 +550,11 @@ class Run:
             self._slow_down()
         found = settled(row, verdict, left=row.attempts < self._attempts)
         row.accepted, row.refused = found.accepted, found.refused
-        again = bool(found.rest) and not self._stop
-        self._unrecorded += 1
         # What ends the run is no fault of this row: the next run tries it like those behind it.
         noted = found.outcome.with_(state=State.DEFERRED) if verdict.stops_run else found.outcome
-        self._journal.record(row, packed(noted), functools.partial(self._recorded_row, found.outcome, again))
-        if again:
-            row.recipients = found.rest
-            row.last = found.outcome
-            self._put_back(row, 0.0 if found.at_once else backoff(row.attempts, verdict, random.random()))  # noqa: S311 - spreads retries, guards nothing
-            row.attempts -= found.at_once
-        else:
-            row.chunks = ()
-        self._tell()
+        self._unrecorded += 1
+        self._journal.record(row, packed(noted), functools.partial(self._recorded, row, verdict, found))
+        self._in_flight -= 1
 
     def _slow_down(self) -> None:
         """Halve the rate: the one that was given, or the one that has been reached so far."""
@@ -560,21 +570,58 @@ class Run:
             row.chunks = ()  # printed again when it is due
         heapq.heappush(self._later, (self._clock() + delay, self._turn, row))
 
-    def _recorded_row(self, outcome: Outcome, again: bool, error: BaseException | None) -> None:  # noqa: FBT001 - a partial's argument
+    def _recorded(self, row: Planned, verdict: Verdict, found: Settled, error: BaseException | None) -> None:
+        """Go on with a row whose answer is in the journal: it waits for another try, or that was all."""
         self._unrecorded -= 1
+        outcome = found.outcome
         if error is not None:
             self.fail(error)
             outcome = outcome.with_(warnings=(*outcome.warnings, f"this could not be recorded: {error}"))
-        if error is not None or not again:
+        if found.rest and error is None and not self._stop:
+            row.recipients, row.last = found.rest, outcome
+            delay = 0.0 if found.at_once else backoff(row.attempts, verdict, random.random())  # noqa: S311 - spreads retries, guards nothing
+            row.attempts -= found.at_once
+            self._put_back(row, delay)
+        else:
+            row.chunks = ()
             self._tell_outcome(outcome)
-        if not self._unrecorded:
-            self._tell()
+        self._tell()
 
     def _tell_outcome(self, outcome: Outcome) -> None:
         try:
             self._report(outcome)
+        except Exception as error:  # noqa: BLE001 - raised by send()
+            self.fail(error)
+        if self._on_outcome is not None:
+            self._called += 1
+            asyncio.ensure_future(self._call(outcome)).add_done_callback(lambda _: self._tell())
+
+    async def _call(self, outcome: Outcome) -> None:
+        """Have the person's own function called, on the person's own thread: it may send mails itself."""
+        assert self._caller is not None
+        assert self._on_outcome is not None
+        try:
+            await self._caller.call(functools.partial(self._on_outcome, outcome))
+        except CallInterruptedError:
+            self.stop()
         except Exception as error:  # noqa: BLE001 - a callback's error ends the run, and is raised by send()
             self.fail(error)
+        finally:
+            self._called -= 1
+
+
+async def _insist(work: Coroutine[Any, Any, None]) -> None:
+    """Await *work* to its end, however often somebody cancels; it is bounded in time."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = not task.done() or cancelled
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 class _Worker:

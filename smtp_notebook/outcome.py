@@ -332,6 +332,11 @@ class Report(Sequence[Outcome]):
         Report._last = self
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The frame stays where it is: a copy has its labels, and the Outcomes themselves.
+        labels = None if self._index is None else list(self._index())
+        return _copied_report, (tuple(self), self.title, labels, self.notes)
+
     @overload
     def __getitem__(self, index: int) -> Outcome: ...
     @overload
@@ -401,14 +406,17 @@ class Report(Sequence[Outcome]):
         import pandas as pd
 
         names = [f.name for f in dataclasses.fields(Outcome)]
-        columns = {n: [getattr(o, n) for o in self] for n in names}
+        columns: dict[str, list[Any]] = {n: [] for n in names}
+        for outcome in self:
+            for name in names:
+                columns[name].append(getattr(outcome, name))
         columns["state"] = [str(s) for s in columns["state"]]
         for name in ("to", "warnings"):
             columns[name] = ["; ".join(v) for v in columns[name]]
         index = None
-        if self._index is not None and all(o.row is not None for o in self):
+        if self._index is not None and all(row is not None for row in columns["row"]):
             labels = self._index()
-            index = pd.Index([labels[o.row] for o in self if o.row is not None])
+            index = pd.Index([labels[row] for row in columns["row"]])
         return pd.DataFrame(columns, index=index, columns=names)
 
     @property
@@ -450,3 +458,9 @@ class Report(Sequence[Outcome]):
         title = f"<strong>{html.escape(self.title)}</strong> " if self.title else ""
         body = f"<p>{title}{counts or 'no rows'}</p>{notes}{table}{more}"
         return _html.card(body + (f"<ul>{warned}</ul>" if warned else ""))
+
+
+def _copied_report(
+    outcomes: tuple[Outcome, ...], title: str, labels: list[Any] | None, notes: tuple[str, ...]
+) -> Report:
+    return Report(outcomes, title=title, index=None if labels is None else lambda: labels, notes=notes)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from smtp_notebook.rate import Token
     from smtp_notebook.roll import Due
 
-__all__ = ["CLAIMED", "Claims", "Feed", "Planned", "Preflight", "Single", "checked"]
+__all__ = ["CLAIMED", "WINDOW", "Claims", "Feed", "Planned", "Preflight", "Single", "checked"]
 
 #: Printed mails are kept up to this many bytes; beyond it a row is printed again when it is sent.
 MEMORY_BUDGET = 32 * 1024 * 1024
@@ -196,14 +196,10 @@ class Preflight:
                 self.roll.add(self._problem(position, cells, error))
 
     def _row(self, position: int, cells: Mapping[str, Any]) -> None:
-        printed: Printed | None = None
         if self._key is not None:
             key = row_key(self._key, cells)
-        elif self._earlier is not None:
-            key = self.press.recipients(cells)[0].casefold()
         else:
-            printed = self._printed(cells)
-            key = printed.recipients[0].casefold()
+            key = ", ".join(sorted(a.casefold() for a in self.press.addressees(cells)))
         if (first := self.roll.first(f"key {key}", position)) != position:
             cause = f"Row {first} has the same key, {key!r}."
             raise MessageError(
@@ -215,14 +211,11 @@ class Preflight:
             if outcome is not None:
                 self.roll.add(outcome.with_(row=position))
                 return
-        printed = printed or self._printed(cells)
+        printed = checked(self.press.print(cells), self._connection)
         if known is not None and (outcome := decided(known, printed.recipients, printed.digest)) is not None:
             self.roll.add(outcome.with_(row=position))
             return
-        self._add(position, key, printed, known)
-
-    def _printed(self, cells: Mapping[str, Any]) -> Printed:
-        return checked(self.press.print(cells), self._connection)
+        self._add(position, key, printed, known, self._shared_addresses(cells, position))
 
     def _recipients(self, cells: Mapping[str, Any]) -> tuple[str, ...]:
         """Return whom a row goes to that will not be sent; () when that is unclear."""
@@ -231,11 +224,11 @@ class Preflight:
         except MailError:
             return ()
 
-    def _add(self, position: int, key: str, printed: Printed, known: Known | None) -> None:
+    def _add(
+        self, position: int, key: str, printed: Printed, known: Known | None, shared: tuple[str, ...]
+    ) -> None:
         """Put a row that is due into the roll, and keep its mail where there is room."""
-        warnings = printed.warnings
-        if self._key is not None:
-            warnings = (*warnings, *self._shared_address(printed, position))
+        warnings = (*printed.warnings, *shared) if shared else printed.warnings
         same = known is not None and known.digest == printed.digest
         planned = Outcome(
             state=State.PLANNED, key=key, row=position, to=printed.recipients, warnings=warnings,
@@ -248,12 +241,17 @@ class Preflight:
         self.kept.keep(position, printed)
         self.due += 1
 
-    def _shared_address(self, printed: Printed, position: int) -> tuple[str, ...]:
-        address = printed.recipients[0]
-        first = self.roll.first(f"to {address.casefold()}", position)
-        if first == position:
-            return ()
-        return (f"row {position} goes to the same address as row {first} ({address})",)
+    def _shared_addresses(self, cells: Mapping[str, Any], position: int) -> tuple[str, ...]:
+        """Return a warning for each address that an earlier row has too."""
+        firsts = [
+            (self.roll.first(f"to {address.casefold()}", position), address)
+            for address in self.press.addressees(cells)
+        ]
+        return tuple(
+            f"row {position} goes to the same address as row {first} ({address})"
+            for first, address in firsts
+            if first != position
+        )
 
     def _problem(self, position: int, cells: Mapping[str, Any], error: MailError) -> Outcome:
         key = ""
@@ -299,13 +297,13 @@ class Feed:
         self._cells: Iterator[tuple[int, dict[str, Any]]] | None = None
         self._last = -1
 
-    def window(self) -> list[Planned]:
-        """Return the next rows, claimed; none when there are no more."""
+    def window(self, most: int = CLAIMED) -> list[Planned]:
+        """Return the next rows, at most *most*, claimed; none when there are no more."""
         rows: list[Planned] = []
         size = 0
         now = dt.datetime.now(dt.UTC).astimezone()
         while not rows:
-            found = self._check.roll.due(self._last, CLAIMED)
+            found = self._check.roll.due(self._last, most)
             if not found:
                 return []
             for due in found:
@@ -327,7 +325,7 @@ class Feed:
         """
         if not row.chunks:
             assert row.position is not None
-            printed = self._print(row.position, row.digest, self._frame.row(row.position))
+            printed = self._print(row.position, row.digest, self._frame.row(row.position), row.last)
             if printed is None:
                 return False
             row.fill(printed)
@@ -346,7 +344,7 @@ class Feed:
             sender=printed.sender,
             recipients=(self._divert,) if self._divert else printed.recipients,
             digest=due.digest,
-            smtputf8=printed.smtputf8,
+            smtputf8=printed.smtputf8 or not self._divert.isascii(),
             message_id=due.message_id or new_message_id(printed.sender.rpartition("@")[2]),
             warnings=due.warnings,
             record=due.record,
@@ -356,7 +354,7 @@ class Feed:
         if (known := self._check.partly.get(due.position)) is not None:
             _continue(row, known)
             if not row.recipients:
-                reason = "Everyone of it who can be reached has it already."
+                reason = "Nobody of this row who does not have the mail is known to be somebody else."
                 self._report(row.outcome(State.SKIPPED, reason=reason))
                 return None
         return row
@@ -370,34 +368,41 @@ class Feed:
                 return cells
         return self._frame.row(position)
 
-    def _print(self, position: int, digest: bytes, cells: Mapping[str, Any]) -> Printed | None:
-        """Return the row's mail as it was checked, or report why not."""
+    def _print(
+        self, position: int, digest: bytes, cells: Mapping[str, Any], last: Outcome | None = None
+    ) -> Printed | None:
+        """Return the row's mail as it was checked, or report why not; a row that was tried keeps what came of it."""
         try:
             printed = self._check.press.print(cells)
             if printed.digest != digest:
                 cause = "Rendered again, the mail differs from the one that was checked."
                 raise MessageError(cause, "Make the template's functions return the same each time.")
         except MailError as error:
-            outcome = Outcome(
-                state=State.INVALID,
-                row=position,
-                key=self._check.roll.key(position),
-                reason=error.cause,
-                fix=error.fix,
-            )
+            if last is not None:
+                outcome = last.with_(reason=f"{last.reason} It was not tried again: {error.cause}".strip())
+            else:
+                key = self._check.roll.key(position)
+                outcome = Outcome(
+                    state=State.INVALID, row=position, key=key, reason=error.cause, fix=error.fix
+                )
             self._report(outcome)
             return None
         return printed
 
 
 def _continue(row: Planned, known: Known) -> None:
-    """Have a row that some recipients have go to those alone whom a server put off."""
+    """Have a row that some recipients have go to the others alone.
+
+    An address that the row did not have before is one of the others, unless one that has the mail is gone: then it
+    may be the same person's.
+    """
     had = {a.casefold() for a in known.accepted}
     lost = {a.casefold(): said for a, said in known.outcome.refused if not said.startswith("4")}
-    meant = {a.casefold() for a in known.outcome.to} - had - lost.keys()
+    now = {a.casefold() for a in row.recipients}
+    due = (now if had <= now else now & {a.casefold() for a in known.outcome.to}) - had - lost.keys()
     row.accepted = tuple(r for r in known.outcome.to if r.casefold() in had)
     row.refused = tuple((r, lost[r.casefold()]) for r in known.outcome.to if r.casefold() in lost)
-    row.recipients = tuple(r for r in row.recipients if r.casefold() in meant)
+    row.recipients = tuple(r for r in row.recipients if r.casefold() in due)
 
 
 class Single:
@@ -407,7 +412,7 @@ class Single:
         self._rows = [row]
         self._claims = claims
 
-    def window(self) -> list[Planned]:
+    def window(self, most: int = 1) -> list[Planned]:  # noqa: ARG002 - there is one
         """Return the mail, once."""
         rows, self._rows = self._rows, []
         return rows

@@ -11,7 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from smtp_notebook import mime
 from smtp_notebook.attachments import inside
@@ -216,30 +216,40 @@ class Press:
         Raises:
             MailError: As from `print`.
         """
+        return self._reached(cells, ("to", "cc", "bcc")) or self._nobody()
+
+    def addressees(self, cells: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return whom the row's To names, as written on the wire; whom Cc and Bcc name where there is no To.
+
+        Raises:
+            MailError: As from `print`.
+        """
+        return self._reached(cells, ("to",)) or self.recipients(cells)
+
+    def _nobody(self) -> NoReturn:
+        raise _no_recipient()
+
+    def _reached(self, cells: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the addresses of some fields."""
         try:
             key, slots = self._address_runner.run(cells)
-            known = self._addressees.get(key)
+            known = self._addressees.get((names, key))
             if known is None:
-                known = self._addressed(key, slots)
+                known = self._addressed(key, slots, names)
             texts = [texts_of(found) for found in slots]
-            found = each_once(a if isinstance(a, str) else a.fill(texts)[1] for a in known)
+            return each_once(a if isinstance(a, str) else a.fill(texts)[1] for a in known)
         except Exception:  # noqa: BLE001 - the whole way finds it again, and explains it
-            return self._slow_recipients(cells)
-        return found or self._slow_recipients(cells)
+            row = Row(self._template.names(cells, self._values))
+            found = {key: self._template.addresses(key, row) for key in self._keys}
+            return each_once(a.wire for key in names for a in found.get(key, ()))
 
-    def _addressed(self, key: tuple[str | None, ...], slots: Sequence[Sequence[Slot]]) -> list[str | Mailbox]:
+    def _addressed(
+        self, key: tuple[str | None, ...], slots: Sequence[Sequence[Slot]], names: tuple[str, ...]
+    ) -> list[str | Mailbox]:
         filled = _filled(self._address_fields, key, slots)
         parts = self._template.parts
-        made = [a for name in ("to", "cc", "bcc") for a in addressees(parts, name, filled)]
-        return self._addressees.put(key, made, 1000)
-
-    def _slow_recipients(self, cells: Mapping[str, Any]) -> tuple[str, ...]:
-        row = Row(self._template.names(cells, self._values))
-        found = {key: self._template.addresses(key, row) for key in self._keys}
-        wires = each_once(a.wire for key in ("to", "cc", "bcc") for a in found.get(key, ()))
-        if not wires:
-            raise _no_recipient()
-        return wires
+        made = [a for name in names for a in addressees(parts, name, filled)]
+        return self._addressees.put((names, key), made, 1000)
 
     def print(self, cells: Mapping[str, Any]) -> Printed:
         """Return the row's mail.

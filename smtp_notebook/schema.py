@@ -94,8 +94,10 @@ MIGRATIONS = (
         "records in the order of the plan",
         (
             "ALTER TABLE campaign ADD COLUMN running INTEGER NOT NULL DEFAULT 0",
+            # The columns that identify a row, as JSON; NULL where that was not noted.
+            "ALTER TABLE campaign ADD COLUMN keys TEXT",
             f"""CREATE TABLE record (
-                id INTEGER PRIMARY KEY, campaign INTEGER NOT NULL REFERENCES campaign (id),
+                id INTEGER PRIMARY KEY AUTOINCREMENT, campaign INTEGER NOT NULL REFERENCES campaign (id),
                 hash INTEGER NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL,
                 version INTEGER NOT NULL, digest BLOB NOT NULL, accepted TEXT NOT NULL,
                 position INTEGER, {DEFINITIONS}, sum INTEGER NOT NULL)""",
@@ -103,7 +105,7 @@ MIGRATIONS = (
             # The windows of rows that a run may have sent when the power fails.
             """CREATE TABLE claim (
                 id INTEGER PRIMARY KEY, campaign INTEGER NOT NULL REFERENCES campaign (id), run INTEGER NOT NULL,
-                boot TEXT NOT NULL, rows TEXT NOT NULL, sum INTEGER NOT NULL)""",
+                boot TEXT NOT NULL, pid INTEGER NOT NULL, rows TEXT NOT NULL, sum INTEGER NOT NULL)""",
             # That the dot of a record, as it was written so many times, was about to leave.
             """CREATE TABLE intent (
                 id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, run INTEGER NOT NULL, sum INTEGER NOT NULL)""",

@@ -69,6 +69,7 @@ class Dialogue(asyncio.Protocol):
         self._seconds = 0.0
         self._writable = asyncio.Event()
         self._writable.set()
+        self.confused = False
         self.lost = ""
 
     def take_over(self) -> None:
@@ -88,6 +89,7 @@ class Dialogue(asyncio.Protocol):
         if len(expected) < len(replies):
             extra = replies[len(expected)]
             closing = extra.code == _DISCONNECTING
+            self.confused = not closing
             self._fail(
                 f"the server closed: {extra.line}" if closing else "the server answered without being asked"
             )

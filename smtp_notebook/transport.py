@@ -4,8 +4,9 @@ MAIL, RCPT and DATA are driven here, command by command, because only that tells
 sent": every failure knows its stage, and a reply counts by its first digit.
 
 Nothing can hand one row's text to another's recipient: after a transaction that did not end in a reply to its
-dot the next one begins with RSET, and where MAIL is not accepted, or RSET not answered, no text goes out on that
-connection any more. Several servers answer the DATA behind a refused MAIL with 354 all the same.
+dot the next one begins with RSET, and where the MAIL of commands in one write is not accepted, or RSET not answered,
+no text goes out on that connection any more. Several servers answer the DATA behind a refused MAIL with 354 all the
+same.
 """
 
 from __future__ import annotations
@@ -381,6 +382,9 @@ class Lane:
             if following is not None:
                 self._transport.hung_up(fresh=False)
             return self._doubt(link.dialogue.lost)
+        if link.dialogue.confused:
+            # More came than was asked for: which of it answers the dot is anybody's guess.
+            return self._doubt("the server's replies do not fit what it was asked")
         return self._answered(link, replies[0], opened.answers, following, count)
 
     # ------------------------------------------------------------------------------------ the envelope
@@ -469,7 +473,7 @@ class Lane:
         if reply.digit == _GO_AHEAD:
             return _Opened(answers=answers)
         stale = link.used > 0 and reply.code == _DISCONNECTING
-        return _Opened(self._judged(link, stage, reply), answers, stale=stale)
+        return _Opened(_with_refused(self._judged(link, stage, reply), answers), answers, stale=stale)
 
     async def _reset(self, link: Link) -> bool:
         """Forget an unfinished transaction; False when the connection can carry no other mail."""
@@ -526,7 +530,9 @@ class Lane:
                     link.dialogue.say(b".\r\n", 1)
                 await link.dialogue.hear(1, self._at.timeout)
             return _Opened(self._judged(link, Stage.RCPT, _worst(answers)), answers)
-        return _Opened(None if data.digit == _GO_AHEAD else self._judged(link, Stage.DATA, data), answers)
+        if data.digit == _GO_AHEAD:
+            return _Opened(answers=answers)
+        return _Opened(_with_refused(self._judged(link, Stage.DATA, data), answers), answers)
 
     # ---------------------------------------------------------------------------------------- the text
 
@@ -545,7 +551,7 @@ class Lane:
         manner = Manner.AHEAD if following is not None else min(self._transport.manner(link), Manner.GROUPED)
         link.used += 1
         link.dirty = following is not None
-        verdict = _partial(self._judged(link, Stage.DOT, reply), answers)
+        verdict = _with_refused(self._judged(link, Stage.DOT, reply), answers)
         self._answer = verdict
         if following is not None:
             # A dot counts by the reply in its place; what its followers get is heard when they are due.
@@ -675,12 +681,15 @@ def _worst(answers: list[tuple[str, Reply]]) -> Reply:
     return next((r for r in replies if r.digit == 4), replies[0])  # noqa: PLR2004 - temporary
 
 
-def _partial(verdict: Verdict, answers: list[tuple[str, Reply]]) -> Verdict:
-    """Return the verdict of a mail that some recipients were refused."""
-    if verdict.state is not State.SENT:
-        return verdict
+def _with_refused(verdict: Verdict, answers: list[tuple[str, Reply]]) -> Verdict:
+    """Return the verdict of a mail that some recipients may have been refused, and say so."""
     refused = tuple((r, reply.line) for r, reply in answers if not reply.good)
     if not refused:
+        return verdict
+    if verdict.state is State.DEFERRED:
+        final = tuple((r, said) for r, said in refused if said.startswith("5"))
+        return dataclasses.replace(verdict, refused=final) if final else verdict
+    if verdict.state is not State.SENT:
         return verdict
     named = ", ".join(r for r, _ in refused)
     return dataclasses.replace(
