@@ -713,10 +713,14 @@ def _show(report: Report) -> None:
         print(report.text())  # noqa: T201 - the person has to see how far it went
 
 
-class _Progress:
-    """What is told while a merge runs: the roll, and a bar.
+#: A merge shows a bar when it takes longer than this, in seconds.
+PROGRESS_DELAY = 1.0
 
-    The bar appears after a second, and shows rate, failures and what remains.
+
+class _Progress:
+    """What is told while a merge runs: the roll, and a bar with rate, failures and what remains.
+
+    One line of it stays, in a saved notebook too: a widget would be dead there.
     """
 
     def __init__(self, merge: _Merge) -> None:
@@ -724,9 +728,13 @@ class _Progress:
         self._failures = 0
         self._bar: Any = None
         if merge.options.progress:
-            from tqdm.auto import tqdm
+            from tqdm import tqdm
 
-            self._bar = tqdm(total=merge.roll.count_due(), unit="mail", leave=False, delay=1.0)
+            shell = _kernel()
+            look = (
+                {} if shell is None else {"file": _Line(), "ascii": False, "ncols": 100, "mininterval": 0.5}
+            )
+            self._bar = tqdm(total=merge.roll.count_due(), unit="mail", delay=PROGRESS_DELAY, **look)
 
     def __enter__(self) -> Self:
         return self
@@ -742,6 +750,37 @@ class _Progress:
                 self._failures += 1
                 self._bar.set_postfix(failures=self._failures, refresh=False)
             self._bar.update()
+
+
+def _kernel() -> Any:
+    """Return IPython where it runs as a notebook's kernel, or None."""
+    import sys
+
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell if getattr(shell, "kernel", None) is not None else None
+
+
+class _Line:
+    """One line of output that is written over and over, in whatever shows the notebook."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def write(self, text: str) -> None:
+        from IPython.display import display
+
+        line = text.strip("\r\n ")
+        if not line:
+            return
+        shown = {"text/plain": line}
+        if self._handle is None:
+            self._handle = display(shown, raw=True, display_id=True)
+        else:
+            self._handle.update(shown, raw=True)
+
+    def flush(self) -> None:
+        """Do nothing: each line is shown at once."""
 
 
 def preview(df: Any, template: Template | str | Path, row: int = 0, **fields: Any) -> Message:

@@ -7,7 +7,7 @@ import random
 from collections import Counter
 
 import pytest
-from kill import CONNECTIONS, merge
+from kill import merge
 from power import traced_merge
 from scripted import Server
 
@@ -15,8 +15,7 @@ from smtp_notebook import State
 from smtp_notebook import journal as journals
 
 ROWS = 400
-#: A window, and what the other connections have not ended of the one before.
-IN_DOUBT_AT_MOST = journals.WINDOW + CONNECTIONS - 1
+IN_DOUBT_AT_MOST = journals.WINDOW
 EVERYONE = {f"u{i}@example.com" for i in range(ROWS)}
 
 
