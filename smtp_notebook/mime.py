@@ -67,10 +67,16 @@ _WHITE_NAME = re.compile(r"[A-Za-z0-9]+(?: [A-Za-z0-9]+)*")
 _WHITE_SPEC = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 _PLAIN_ID = re.compile(r"<[0-9a-f]+\.[0-9a-f]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*>")
 _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
-_Q_UNSAFE = re.compile(rb"[^A-Za-z0-9!*+/-]")
 _QP_UNSAFE = re.compile(rb"[^\x21-\x3c\x3e-\x7e \t\r\n]")
 _QP_SAFE = bytes(i for i in range(256) if not _QP_UNSAFE.match(bytes([i])))
 _HEX = {bytes([i]): b"=%02X" % i for i in range(256)}
+_Q_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+/-")
+#: Each octet as the Q encoding writes it (RFC 2047, 4.2).
+_Q_CODED = ["_" if i == ord(" ") else chr(i) if i in _Q_SAFE else f"={i:02X}" for i in range(256)]
+#: How an octet begins that continues a character of UTF-8.
+_Q_CONTINUED = ("=8", "=9", "=A", "=B")
+#: What every encoded word has around its text: "=?utf-8?q?" and "?=".
+_WORD_FRAME = 12
 _BASE64_LINE = re.compile(rb".{1,76}")
 #: The end of a line, or as much of a longer one as stands before a soft break, which is never inside "=XX".
 #: A dot and "From " at the start will take two octets more.
@@ -366,11 +372,14 @@ def mailbox_line(name: str, display_name: str, wire: str) -> str:
 
 
 def _older_text(value: str) -> str:
-    return str(make_header(decode_header(_unfolded(value))))
+    found = decode_header(_unfolded(value))
+    if len(found) == 1 and found[0][1] == "utf-8":
+        return str(found[0][0], "utf-8")  # as a Header would, which takes longer than all the rest
+    return str(make_header(found))
 
 
 def _unfolded(value: str) -> str:
-    return re.sub(r"\r?\n(?=[ \t])", "", value)
+    return value if "\n" not in value else re.sub(r"\r?\n(?=[ \t])", "", value)
 
 
 @functools.cache
@@ -563,24 +572,36 @@ def _encoded_words(value: str, room: int) -> list[str]:
     # A name so long that no word fits beside it has the line to itself; see _folded.
     room = min(room, _WORD) if room >= _ROOM_FOR_A_WORD else _WORD
     data = value.encode()
-    q_length = len(data) + 2 * len(_Q_UNSAFE.findall(data)) - 2 * data.count(b" ")
-    kind = "q" if q_length <= (len(data) + 2) // 3 * 4 else "b"
+    coded = "".join([_Q_CODED[octet] for octet in data])
+    if len(coded) <= (len(data) + 2) // 3 * 4:
+        return _q_words(coded, room - _WORD_FRAME, _WORD - _WORD_FRAME)
+    return _b_words(data, (room - _WORD_FRAME) // 4 * 3, (_WORD - _WORD_FRAME) // 4 * 3)
+
+
+def _q_words(coded: str, first: int, most: int) -> list[str]:
+    """Cut what the Q encoding wrote into words of at most *most* characters between their frames."""
     words: list[str] = []
-    pending = b""
-    for character in value:
-        coded = character.encode()
-        if pending and len(_word(pending + coded, kind)) > (_WORD if words else room):
-            words.append(_word(pending, kind))
-            pending = b""
-        pending += coded
-    return [*words, _word(pending, kind)]
+    start, end = 0, first
+    while end < len(coded):
+        if "=" in (tail := coded[end - 2 : end]):
+            end -= 2 - tail.index("=")
+        while coded.startswith(_Q_CONTINUED, end):
+            end -= 3
+        words.append(f"=?utf-8?q?{coded[start:end]}?=")
+        start, end = end, end + most
+    return [*words, f"=?utf-8?q?{coded[start:]}?="]
 
 
-def _word(data: bytes, kind: str) -> str:
-    if kind == "b":
-        return f"=?utf-8?b?{base64.b64encode(data).decode()}?="
-    coded = _Q_UNSAFE.sub(lambda m: b"_" if m[0] == b" " else _hex(m), data)
-    return f"=?utf-8?q?{coded.decode()}?="
+def _b_words(data: bytes, first: int, most: int) -> list[str]:
+    """Cut UTF-8 into words of at most *most* octets each, in base64."""
+    pieces: list[bytes] = []
+    start, end = 0, first
+    while end < len(data):
+        while data[end] & 0xC0 == 0x80:  # noqa: PLR2004 - UTF-8's mark of an octet that continues a character
+            end -= 1
+        pieces.append(data[start:end])
+        start, end = end, end + most
+    return [f"=?utf-8?b?{base64.b64encode(p).decode('ascii')}?=" for p in (*pieces, data[start:])]
 
 
 def _folded(name: str, atoms: Sequence[str]) -> str:
