@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -179,6 +180,7 @@ class Field:
         names: The names that it uses.
         columns: What it uses of ``row``, or None when only running it can tell.
         assigns: Whether it sets names of its own, which must not reach other fields.
+        prints: All that it does, when it only prints cells between literal texts; else None.
     """
 
     def __init__(self, name: str, source: str, line: int, marker: Marker) -> None:
@@ -190,6 +192,7 @@ class Field:
         self.names: frozenset[str] = frozenset()
         self.columns: frozenset[str] | None = frozenset()
         self.assigns = False
+        self.prints: Prints | None = None
         self._jinja = None if self.static else _compile(source, self)
 
     def fill(self, names: Mapping[str, Any]) -> Filled:
@@ -288,6 +291,7 @@ def _slot(context: Context, value: Any, label: str, line: int) -> Any:
 
 #: As `Slot` itself makes one, at half the cost.
 _new_slot: Any = tuple.__new__
+_NEVER_MISSING = frozenset({str, int, bool, dt.date, dt.datetime, dt.time})
 
 
 def _refuse_unprintable(value: object, label: str) -> None:
@@ -370,6 +374,7 @@ def _compile(source: str, field: Field) -> Any:
         field.names = frozenset(meta.find_undeclared_variables(tree))
         field.columns = _columns(tree)
         field.assigns = tree.find(_ASSIGNING) is not None
+        field.prints = _prints(tree, field)
         for output in tree.find_all(nodes.Output):
             output.nodes = [n if isinstance(n, nodes.TemplateData) else _wrapped(n) for n in output.nodes]
         tree.set_environment(environment)
@@ -381,26 +386,65 @@ def _compile(source: str, field: Field) -> Any:
     return environment.template_class.from_code(environment, code, environment.make_globals(None))
 
 
+class Prints(NamedTuple):
+    """What a field does that only prints cells: its skeleton, and for each value what a `Slot` tells of it."""
+
+    skeleton: str
+    names: tuple[str, ...]
+    labels: tuple[str, ...]
+    lines: tuple[int, ...]
+
+
+def _prints(tree: nodes.Template, field: Field) -> Prints | None:
+    """Return what a field prints when every row prints the same cells, as they are; else None."""
+    texts: list[str] = []
+    found: list[tuple[str, str, int]] = []
+    for output in tree.body:
+        if not isinstance(output, nodes.Output):
+            return None
+        for node in output.nodes:
+            if isinstance(node, nodes.TemplateData):
+                texts.append(node.data)
+                continue
+            name = _cell(node)
+            if name is None:
+                return None
+            texts.append(field.marker.token(len(found)))
+            found.append((name, _label(node), node.lineno + (field.line - 1 if field.line else 0)))
+    names, labels, lines = zip(*found, strict=True) if found else ((), (), ())
+    return Prints("".join(texts), names, labels, lines)
+
+
+def _cell(node: nodes.Node) -> str | None:
+    """Return the cell that an expression is, or None when it is more than that."""
+    if isinstance(node, nodes.Name):
+        # Jinja has a meaning of its own for one of the two; the other is all cells together.
+        return None if node.name in {"self", "row"} else node.name
+    return _column(node)
+
+
 _FILENAME = "<template>"
 _ASSIGNING: Any = (nodes.Assign, nodes.AssignBlock, nodes.Macro, nodes.CallBlock, nodes.Block, nodes.Scope)
 
 
 def _columns(tree: nodes.Template) -> frozenset[str] | None:
     """Return the columns that stand as ``row["…"]`` or ``row.…``; None when ``row`` is used otherwise."""
-    found: set[str] = set()
     uses = sum(node.name == "row" for node in tree.find_all(nodes.Name))
-    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
-        match node:
-            case nodes.Getattr(node=nodes.Name(name="row"), attr=name) if not hasattr(dict, name):
-                found.add(name)
-            case nodes.Getitem(node=nodes.Name(name="row"), arg=nodes.Const(value=str(name))) if not hasattr(
-                dict, name
-            ):
-                found.add(name)
-            case _:
-                continue
-        uses -= 1
-    return None if uses else frozenset(found)
+    nodes_of_row = map(_column, tree.find_all((nodes.Getattr, nodes.Getitem)))
+    found = [name for name in nodes_of_row if name is not None]
+    return frozenset(found) if len(found) == uses else None
+
+
+def _column(node: nodes.Node) -> str | None:
+    """Return the column that an expression is, written as ``row["…"]`` or ``row.…``; else None."""
+    match node:
+        case nodes.Getattr(node=nodes.Name(name="row"), attr=name) if not hasattr(dict, name):
+            return str(name)
+        case nodes.Getitem(node=nodes.Name(name="row"), arg=nodes.Const(value=str(name))) if not hasattr(
+            dict, name
+        ):
+            return name
+    return None
 
 
 def _wrapped(node: nodes.Expr) -> nodes.Expr:
@@ -748,6 +792,7 @@ class Runner:
         self.fields = fields
         self._names = functools.partial(template.names, values=values)
         self._sink = Sink(template.parts.marker)
+        self._hint = template.parts.marker.hint
         columns = [f.columns for f in fields]
         self._columns = sorted({c for found in columns for c in found or ()})
         shared = {**_environment().make_globals(None), **self._names({})}
@@ -758,20 +803,47 @@ class Runner:
         needy = any(hasattr(value, "jinja_pass_arg") for value in shared.values())
         self._plain = None not in columns and not needy and not any(f.assigns for f in fields)
         self._wanted = sorted({n for f in fields for n in f.names} - {"row"})
+        # A name that the row lacks is a shared one; one that nobody has is missing, which is refused.
+        self._printing = [
+            None if f.prints is None else (f.prints, [shared.get(n) for n in f.prints.names]) for f in fields
+        ]
 
     def run(self, cells: Cells) -> tuple[tuple[str | None, ...], list[list[Slot]]]:
         """Return the pieces of all skeletons, None before each field, and each field's values."""
-        names = self._some(cells) if self._plain else {**self._shared, **self._names(cells)}
-        context = self._context(names)
-        sink = self._sink
         pieces: list[str | None] = []
         found: list[list[Slot]] = []
-        for item in self.fields:
-            sink.begin(item)
-            pieces.append(None)
-            pieces += item.pieces(context if self._plain else self._context(names))
-            found.append(sink.slots)
+        names: dict[str, Any] | None = None
+        context: Context | None = None
+        for item, printing in zip(self.fields, self._printing, strict=True):
+            slots = None if printing is None else self._cells(cells, *printing)
+            if printing is not None and slots is not None:
+                pieces += (None, printing[0].skeleton)
+                found.append(slots)
+                continue
+            if names is None:
+                names = self._some(cells) if self._plain else {**self._shared, **self._names(cells)}
+            if context is None or not self._plain:
+                context = self._context(names)
+            self._sink.begin(item)
+            yielded = item.pieces(context)
+            # In one piece as above, for the pieces tell the skeleton.
+            pieces += [None, *yielded] if printing is None else (None, "".join(yielded))
+            found.append(self._sink.slots)
         return tuple(pieces), found
+
+    def _cells(self, cells: Cells, prints: Prints, defaults: list[Any]) -> list[Slot] | None:
+        """Return the values of a field that only prints cells, or None when one of them needs a closer look."""
+        values = list(map(cells.get, prints.names, defaults))
+        hint = self._hint
+        for value in values:
+            if type(value) is str:
+                if hint in value:
+                    return None
+            elif type(value) not in _NEVER_MISSING:
+                if isinstance(value, str):
+                    return None
+                _refuse_unprintable(value, "")
+        return list(map(_new_slot, repeat(Slot), zip(values, prints.labels, prints.lines)))  # noqa: B905 - one each
 
     def _some(self, cells: Cells) -> dict[str, Any]:
         names = self._shared.copy()
@@ -923,7 +995,9 @@ def broken_lines(text: str, spot: Spot, kind: str) -> str:
 
 def lints(slots: Iterable[Slot]) -> tuple[str, ...]:
     """Return what is odd about values, each once."""
-    return tuple(dict.fromkeys(filter(None, map(_lint, slots))))
+    # Most values are of types that nothing is odd about.
+    odd = [_lint(slot) for slot in slots if isinstance(slot[0], float | dt.datetime)]
+    return tuple(dict.fromkeys(filter(None, odd))) if odd else ()
 
 
 def _lint(slot: Slot) -> str:
