@@ -109,11 +109,11 @@ def texts_of(slots: Iterable[Slot]) -> list[str]:
 
 def _text_of(value: object) -> str:
     kind = type(value)
+    if kind in _PLAIN_TYPES:
+        return str(value)
     module = kind.__module__
-    if (
-        kind in _PLAIN_TYPES
-        or (module == "numpy" and isinstance(value, Number))
-        or (module.startswith("pandas.") and isinstance(value, dt.datetime))
+    if (module == "numpy" and isinstance(value, Number)) or (
+        module.startswith("pandas.") and isinstance(value, dt.datetime)
     ):
         return str(value)
     raise UnusualError

@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from itertools import repeat
+from itertools import accumulate, pairwise, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -192,7 +192,7 @@ class Field:
         self.names: frozenset[str] = frozenset()
         self.columns: frozenset[str] | None = frozenset()
         self.assigns = False
-        self.prints: Prints | None = None
+        self.prints: _Prints | None = None
         self._jinja = None if self.static else _compile(source, self)
 
     def fill(self, names: Mapping[str, Any]) -> Filled:
@@ -386,41 +386,43 @@ def _compile(source: str, field: Field) -> Any:
     return environment.template_class.from_code(environment, code, environment.make_globals(None))
 
 
-class Prints(NamedTuple):
-    """What a field does that only prints cells: its skeleton, and for each value what a `Slot` tells of it."""
+class _Cell(NamedTuple):
+    """A cell that a field prints as it is, and what a `Slot` tells of it."""
+
+    name: str
+    shared: bool
+    """Whether a name that every row shares stands in for one that the row lacks."""
+    label: str
+    line: int
+
+
+class _Prints(NamedTuple):
+    """All that a field does which only prints cells."""
 
     skeleton: str
-    names: tuple[str, ...]
-    labels: tuple[str, ...]
-    lines: tuple[int, ...]
+    cells: tuple[_Cell, ...]
 
 
-def _prints(tree: nodes.Template, field: Field) -> Prints | None:
+def _prints(tree: nodes.Template, field: Field) -> _Prints | None:
     """Return what a field prints when every row prints the same cells, as they are; else None."""
-    texts: list[str] = []
-    found: list[tuple[str, str, int]] = []
+    skeleton = ""
+    found: list[_Cell] = []
     for output in tree.body:
         if not isinstance(output, nodes.Output):
             return None
         for node in output.nodes:
             if isinstance(node, nodes.TemplateData):
-                texts.append(node.data)
+                skeleton += node.data
                 continue
-            name = _cell(node)
+            # Of these two names Jinja has a meaning of its own for one; the other is all cells together.
+            shared = isinstance(node, nodes.Name) and node.name not in {"self", "row"}
+            name = _label(node) if shared else _column(node)
             if name is None:
                 return None
-            texts.append(field.marker.token(len(found)))
-            found.append((name, _label(node), node.lineno + (field.line - 1 if field.line else 0)))
-    names, labels, lines = zip(*found, strict=True) if found else ((), (), ())
-    return Prints("".join(texts), names, labels, lines)
-
-
-def _cell(node: nodes.Node) -> str | None:
-    """Return the cell that an expression is, or None when it is more than that."""
-    if isinstance(node, nodes.Name):
-        # Jinja has a meaning of its own for one of the two; the other is all cells together.
-        return None if node.name in {"self", "row"} else node.name
-    return _column(node)
+            skeleton += field.marker.token(len(found))
+            line = node.lineno + (field.line - 1 if field.line else 0)
+            found.append(_Cell(name, shared, _label(node), line))
+    return _Prints(skeleton, tuple(found))
 
 
 _FILENAME = "<template>"
@@ -803,37 +805,44 @@ class Runner:
         needy = any(hasattr(value, "jinja_pass_arg") for value in shared.values())
         self._plain = None not in columns and not needy and not any(f.assigns for f in fields)
         self._wanted = sorted({n for f in fields for n in f.names} - {"row"})
-        # A name that the row lacks is a shared one; one that nobody has is missing, which is refused.
-        self._printing = [
-            None if f.prints is None else (f.prints, [shared.get(n) for n in f.prints.names]) for f in fields
-        ]
+        # What the fields print that only print cells, in one go; and which of it is each one's.
+        printed = [cell for f in fields if f.prints is not None for cell in f.prints.cells]
+        self._cell_names = [cell.name for cell in printed]
+        self._labels = [cell.label for cell in printed]
+        self._lines = [cell.line for cell in printed]
+        # What nobody has is a missing cell, which is refused.
+        self._defaults = [shared.get(cell.name) if cell.shared else None for cell in printed]
+        ends = accumulate(0 if f.prints is None else len(f.prints.cells) for f in fields)
+        self._spans = [slice(start, end) for start, end in pairwise([0, *ends])]
+        self._skeletons = [None if f.prints is None else f.prints.skeleton for f in fields]
+        self._key = tuple(piece for skeleton in self._skeletons for piece in (None, skeleton))
 
     def run(self, cells: Cells) -> tuple[tuple[str | None, ...], list[list[Slot]]]:
         """Return the pieces of all skeletons, None before each field, and each field's values."""
+        printed = self._printed(cells)
+        if printed is not None and None not in self._skeletons:
+            return self._key, [printed[span] for span in self._spans]
+        names = self._some(cells) if self._plain else {**self._shared, **self._names(cells)}
+        context = self._context(names)
+        sink = self._sink
         pieces: list[str | None] = []
         found: list[list[Slot]] = []
-        names: dict[str, Any] | None = None
-        context: Context | None = None
-        for item, printing in zip(self.fields, self._printing, strict=True):
-            slots = None if printing is None else self._cells(cells, *printing)
-            if printing is not None and slots is not None:
-                pieces += (None, printing[0].skeleton)
-                found.append(slots)
+        for item, skeleton, span in zip(self.fields, self._skeletons, self._spans, strict=True):
+            pieces.append(None)
+            if skeleton is not None and printed is not None:
+                pieces.append(skeleton)
+                found.append(printed[span])
                 continue
-            if names is None:
-                names = self._some(cells) if self._plain else {**self._shared, **self._names(cells)}
-            if context is None or not self._plain:
-                context = self._context(names)
-            self._sink.begin(item)
-            yielded = item.pieces(context)
-            # In one piece as above, for the pieces tell the skeleton.
-            pieces += [None, *yielded] if printing is None else (None, "".join(yielded))
-            found.append(self._sink.slots)
+            sink.begin(item)
+            yielded = item.pieces(context if self._plain else self._context(names))
+            # A field that has a skeleton of its own has it in one piece, whichever way it is run.
+            pieces += yielded if skeleton is None else ["".join(yielded)]
+            found.append(sink.slots)
         return tuple(pieces), found
 
-    def _cells(self, cells: Cells, prints: Prints, defaults: list[Any]) -> list[Slot] | None:
-        """Return the values of a field that only prints cells, or None when one of them needs a closer look."""
-        values = list(map(cells.get, prints.names, defaults))
+    def _printed(self, cells: Cells) -> list[Slot] | None:
+        """Return the values of the fields that only print cells; None when one of them is for Jinja to judge."""
+        values = list(map(cells.get, self._cell_names, self._defaults))
         hint = self._hint
         for value in values:
             if type(value) is str:
@@ -843,7 +852,8 @@ class Runner:
                 if isinstance(value, str):
                     return None
                 _refuse_unprintable(value, "")
-        return list(map(_new_slot, repeat(Slot), zip(values, prints.labels, prints.lines)))  # noqa: B905 - one each
+        told = zip(values, self._labels, self._lines)  # noqa: B905 - one each, and strict costs
+        return list(map(_new_slot, repeat(Slot), told))
 
     def _some(self, cells: Cells) -> dict[str, Any]:
         names = self._shared.copy()
@@ -927,7 +937,7 @@ class _Contents:
         if isinstance(value, Markup):
             return html_to_text(str(value)).strip()
         if is_plain(value):
-            return escape(self._checked(slot), place.spot)
+            return self._escaped(slot, place.spot)
         return self._fragment(place.index, slot).text
 
     def join(self, pieces: Pieces) -> str:
@@ -951,13 +961,7 @@ class _Contents:
         slot = self._slots[place.index]
         value = slot.value
         if is_plain(value) and not isinstance(value, Markup):
-            try:
-                text = escape(self._checked(slot), place.spot)
-            except SlotError as error:
-                raise self._field.error(
-                    f"{slot.label!r}: {error}", line=slot.line, column=slot.label
-                ) from None
-            return broken_lines(text, place.spot, self._kind), False
+            return broken_lines(self._escaped(slot, place.spot), place.spot, self._kind), False
         if place.spot is not Spot.TEXT:
             cause = (
                 f"the value of {slot.label!r} is a {type(value).__name__}, which cannot stand inside a tag."
@@ -968,12 +972,19 @@ class _Contents:
         fragment = self._fragment(place.index, slot)
         return fragment.html, fragment.block
 
-    def _checked(self, slot: Slot) -> str:
+    def _escaped(self, slot: Slot, spot: Spot) -> str:
         text = str(slot.value)
         if "\0" in text:
             cause = f"the value of {slot.label!r} has a NUL character in it."
             raise self._field.error(cause, "Clean that cell.", slot.line, slot.label)
-        return text
+        try:
+            return escape(text, spot)
+        except SlotError as error:
+            raise self._field.error(f"{slot.label!r}: {error}", line=slot.line, column=slot.label) from None
+        except UnicodeEncodeError:
+            # Only a URL is encoded here; elsewhere the Message refuses it.
+            cause = f"the value of {slot.label!r} has half of a character in it."
+            raise self._field.error(cause, "Clean that cell.", slot.line, slot.label) from None
 
     def _fragment(self, index: int, slot: Slot) -> Fragment:
         if index not in self._fragments:
@@ -993,10 +1004,13 @@ def broken_lines(text: str, spot: Spot, kind: str) -> str:
     return text
 
 
+_LINTED = (float, dt.datetime)
+
+
 def lints(slots: Iterable[Slot]) -> tuple[str, ...]:
     """Return what is odd about values, each once."""
     # Most values are of types that nothing is odd about.
-    odd = [_lint(slot) for slot in slots if isinstance(slot[0], float | dt.datetime)]
+    odd = [_lint(slot) for slot in slots if isinstance(slot[0], _LINTED)]
     return tuple(dict.fromkeys(filter(None, odd))) if odd else ()
 
 
