@@ -17,6 +17,10 @@ __all__ = ["ADDRESS_COLUMNS", "Frame", "canonical_key", "guess_address_column", 
 ADDRESS_COLUMNS = frozenset({"email", "e-mail", "mail", "email address"})
 _EXACT_FLOAT = 2**53
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_BLOCK = 4096
+_SALESFORCE_ID = 18
+_BOOLEANS = frozenset({"bool", "bool_"})
+_INEXACT = (float, Decimal)
 
 
 class Frame:
@@ -53,8 +57,12 @@ class Frame:
                 cells = {str(k): v for k, v in row.items()}
                 yield {name: cells.get(name) for name in self.columns}
             return
-        for cells in self._table.iter_rows():
-            yield dict(zip(self.columns, cells, strict=True))
+        names = self.columns
+        for start in range(0, len(self._table) if names else 0, _BLOCK):
+            # A list of a column's cells takes a tenth of the time that its cells one by one take.
+            block = self._table[start : start + _BLOCK]
+            for values in zip(*[column.to_list() for column in block.iter_columns()], strict=True):
+                yield dict(zip(names, values, strict=True))
 
     def row(self, position: int) -> dict[str, Any]:
         """Return one row by its position, counted from 0; negative counts from the end."""
@@ -128,25 +136,30 @@ def canonical_key(value: object) -> str:
     Raises:
         MessageError: The cell is missing, empty, a boolean, or a float that cannot be exact.
     """
-    if is_missing(value) or value == "":
+    if (type(value) is not str and is_missing(value)) or value == "":
         cause = "The key is empty."
         raise MessageError(cause, "Fill the cell, or choose a key column that is never empty.")
-    if type(value).__name__ in {"bool", "bool_"}:
+    if type(value).__name__ in _BOOLEANS:
         cause = f"The key is {value}, which cannot tell rows apart."
         raise MessageError(cause, "Choose another key column.")
-    if isinstance(value, float | Decimal):
+    if isinstance(value, _INEXACT):
         if abs(float(value)) > _EXACT_FLOAT:
             cause = f"The key {value} is a float beyond 2**53, which is not exact."
             raise MessageError(cause, "Read that column as text (dtype=str).")
         return str(int(value)) if value == int(value) else str(value)
     text = str(value).strip()
-    if _LONE_SURROGATE.search(text):
+    if not text.isascii() and _LONE_SURROGATE.search(text):
         raise MessageError("The key has half of a character in it.", "Clean the cell.")
     if "@" in text:
         return _one_address(text)
-    if re.fullmatch(r"-?[0-9]+\.0+", text):
+    if text.endswith("0") and re.fullmatch(r"-?[0-9]+\.0+", text):
         return text.partition(".")[0]
-    if re.fullmatch(r"[0-9A-Za-z]{18}", text) and text[15:] == _salesforce_suffix(text[:15]):
+    if (
+        len(text) == _SALESFORCE_ID
+        and text.isascii()
+        and text.isalnum()
+        and text[15:] == _salesforce_suffix(text[:15])
+    ):
         return text[:15]
     return text
 

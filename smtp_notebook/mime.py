@@ -68,17 +68,20 @@ _WHITE_NAME = re.compile(r"[A-Za-z0-9]+(?: [A-Za-z0-9]+)*")
 _WHITE_SPEC = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 _PLAIN_ID = re.compile(r"<[0-9a-f]+\.[0-9a-f]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*>")
 _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
-_Q_UNSAFE = re.compile(rb"[^A-Za-z0-9!*+/-]")
 _QP_UNSAFE = re.compile(rb"[^\x21-\x3c\x3e-\x7e \t\r\n]")
 _QP_SAFE = bytes(i for i in range(256) if not _QP_UNSAFE.match(bytes([i])))
 _HEX = {bytes([i]): b"=%02X" % i for i in range(256)}
+_Q_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+/-")
+_BLANKS = (" ", "\t")
+#: What would be taken for more than text, at the start of a line.
+_UNSAFE_STARTS = (".", "From ")
+#: Each octet as the Q encoding writes it (RFC 2047, 4.2).
+_Q_CODED = ["_" if i == ord(" ") else chr(i) if i in _Q_SAFE else f"={i:02X}" for i in range(256)]
+#: How an octet begins that continues a character of UTF-8.
+_Q_CONTINUED = ("=8", "=9", "=A", "=B")
+#: What every encoded word has around its text: "=?utf-8?q?" and "?=".
+_WORD_FRAME = 12
 _BASE64_LINE = re.compile(rb".{1,76}")
-#: The end of a line, or as much of a longer one as stands before a soft break, which is never inside "=XX".
-#: A dot and "From " at the start will take two octets more.
-_QP_PIECE = re.compile(
-    rb"(?!\.|From )(?:[^\0]{0,76}\0|[^\0]{73}(?:(?==)|[^\0](?:(?==)|[^\0])))"
-    rb"|[^\0]{0,74}\0|[^\0]{71}(?:(?==)|[^\0](?:(?==)|[^\0]))"
-)
 _ATTRIBUTE_CHARACTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 #: Newer Pythons' strict way refuses domain literals; what it guards against, the other parser sees.
 _LENIENT: dict[str, Any] = {"strict": False} if hasattr(utils, "supports_strict_parsing") else {}
@@ -398,17 +401,20 @@ def mailbox_line(name: str, display_name: str, wire: str) -> str:
 
 
 def _older_text(value: str) -> str:
-    return str(make_header(decode_header(_unfolded(value))))
+    found = decode_header(_unfolded(value))
+    if len(found) == 1 and found[0][1] == "utf-8":
+        return str(found[0][0], "utf-8")  # as a Header would, which takes longer than all the rest
+    return str(make_header(found))
 
 
 def _unfolded(value: str) -> str:
-    return re.sub(r"\r?\n(?=[ \t])", "", value)
+    return value if "\n" not in value else re.sub(r"\r?\n(?=[ \t])", "", value)
 
 
 @functools.cache
-def text_head(subtype: str, encoding: str) -> bytes:
+def text_head(subtype: str, encoding: str) -> str:
     """Return the headers of a text in its encoding, and the empty line behind them."""
-    return _written(_text_node(subtype, encoding, ""))
+    return _written(_text_node(subtype, encoding, "")).decode("ascii")
 
 
 def written_file(part: Part, disposition: str) -> bytes:
@@ -469,34 +475,42 @@ def base64_lines(content: bytes, end: bytes = b"\n") -> bytes:
 
 def _quoted_printable(content: bytes) -> str:
     """Encode canonical text; no line begins with a dot or "From " (RFC 2045, 6.7)."""
-    lines = soft_broken(quoted(content) + b"\0")[:-1]
-    return lines.replace(b"\r\n", b"\n").replace(b"\0", b"\n").decode("ascii")
+    return "\n".join([soft_broken(line) for line in quoted(content).split("\0")]).replace("\r\n", "\n")
 
 
-def quoted(content: bytes) -> bytes:
+def quoted(content: bytes) -> str:
     """Write the octets that quoted-printable does not let stand as they are; a line end becomes NUL.
 
     What is quoted in pieces is the same as quoted whole. `soft_broken` does the rest.
     """
     if content.translate(None, _QP_SAFE):
         content = _QP_UNSAFE.sub(_hex, content)
-    content = content.replace(b"\r\n", b"\0")
-    return content.replace(b"\r", b"=0D").replace(b"\n", b"=0A")
+    lines = content.replace(b"\r\n", b"\0").decode("ascii")
+    return lines.replace("\r", "=0D").replace("\n", "=0A")
 
 
-def soft_broken(lines: bytes) -> bytes:
-    """Break quoted lines, each ended by NUL, by ``=`` and CRLF at 76 octets; the NULs stay.
+def soft_broken(line: str) -> str:
+    """Break one quoted line, without its end, by ``=`` and CRLF at 76 octets.
 
-    A blank at a line's end is written out, and so is what a line must not begin with.
+    A blank at its end is written out, and so is what no line must begin with: a dot, and "From ".
     """
-    if b" \0" in lines or b"\t\0" in lines:
-        lines = lines.replace(b" \0", b"=20\0").replace(b"\t\0", b"=09\0")
-    broken = b"\0" + b"=\r\n".join(_QP_PIECE.findall(lines)).replace(b"\0=\r\n", b"\0")
-    if b"\n." in broken or b"\0." in broken:
-        broken = broken.replace(b"\n.", b"\n=2E").replace(b"\0.", b"\0=2E")
-    if b"\nFrom " in broken or b"\0From " in broken:
-        broken = broken.replace(b"\nFrom ", b"\n=46rom ").replace(b"\0From ", b"\0=46rom ")
-    return broken[1:]
+    if len(line) <= _LINE and not line.endswith(_BLANKS) and not line.startswith(_UNSAFE_STARTS):
+        return line
+    if line.endswith(_BLANKS):
+        line = line[:-1] + ("=20" if line[-1] == " " else "=09")
+    pieces: list[str] = []
+    start = 0
+    while True:
+        if line.startswith(_UNSAFE_STARTS, start):
+            line = f"{line[:start]}={ord(line[start]):02X}{line[start + 1 :]}"
+        if len(line) - start <= _LINE:
+            return "=\r\n".join([*pieces, line[start:]])
+        end = start + _LINE - 1
+        # A break is never inside "=XX".
+        cut = line.find("=", end - 2, end)
+        end = cut if cut > 0 else end
+        pieces.append(line[start:end])
+        start = end
 
 
 def _hex(found: re.Match[bytes]) -> bytes:
@@ -595,24 +609,36 @@ def _encoded_words(value: str, room: int) -> list[str]:
     # A name so long that no word fits beside it has the line to itself; see _folded.
     room = min(room, _WORD) if room >= _ROOM_FOR_A_WORD else _WORD
     data = value.encode()
-    q_length = len(data) + 2 * len(_Q_UNSAFE.findall(data)) - 2 * data.count(b" ")
-    kind = "q" if q_length <= (len(data) + 2) // 3 * 4 else "b"
+    coded = "".join([_Q_CODED[octet] for octet in data])
+    if len(coded) <= (len(data) + 2) // 3 * 4:
+        return _q_words(coded, room - _WORD_FRAME, _WORD - _WORD_FRAME)
+    return _b_words(data, (room - _WORD_FRAME) // 4 * 3, (_WORD - _WORD_FRAME) // 4 * 3)
+
+
+def _q_words(coded: str, first: int, most: int) -> list[str]:
+    """Cut what the Q encoding wrote into words of at most *most* characters between their frames."""
     words: list[str] = []
-    pending = b""
-    for character in value:
-        coded = character.encode()
-        if pending and len(_word(pending + coded, kind)) > (_WORD if words else room):
-            words.append(_word(pending, kind))
-            pending = b""
-        pending += coded
-    return [*words, _word(pending, kind)]
+    start, end = 0, first
+    while end < len(coded):
+        if "=" in (tail := coded[end - 2 : end]):
+            end -= 2 - tail.index("=")
+        while coded.startswith(_Q_CONTINUED, end):
+            end -= 3
+        words.append(f"=?utf-8?q?{coded[start:end]}?=")
+        start, end = end, end + most
+    return [*words, f"=?utf-8?q?{coded[start:]}?="]
 
 
-def _word(data: bytes, kind: str) -> str:
-    if kind == "b":
-        return f"=?utf-8?b?{base64.b64encode(data).decode()}?="
-    coded = _Q_UNSAFE.sub(lambda m: b"_" if m[0] == b" " else _hex(m), data)
-    return f"=?utf-8?q?{coded.decode()}?="
+def _b_words(data: bytes, first: int, most: int) -> list[str]:
+    """Cut UTF-8 into words of at most *most* octets each, in base64."""
+    pieces: list[bytes] = []
+    start, end = 0, first
+    while end < len(data):
+        while data[end] & 0xC0 == 0x80:  # noqa: PLR2004 - UTF-8's mark of an octet that continues a character
+            end -= 1
+        pieces.append(data[start:end])
+        start, end = end, end + most
+    return [f"=?utf-8?b?{base64.b64encode(p).decode('ascii')}?=" for p in (*pieces, data[start:])]
 
 
 def _folded(name: str, atoms: Sequence[str]) -> str:

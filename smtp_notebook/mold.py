@@ -42,6 +42,8 @@ _LINE = 76
 #: A longer word in a subject is encoded.
 _LONGEST_WORD = 66
 _LONGEST_URI_LINE = 900
+#: No piece of a soft-broken line but the last has fewer characters of what is broken.
+_SHORTEST_PIECE = 71
 _PLAIN_TYPES = frozenset({str, int, float, bool, Decimal, dt.date, dt.datetime, dt.time})
 #: Words that no parser of headers takes for anything but text; a name has fewer.
 _WORDS = re.compile(r"[A-Za-z0-9!#$%&'()*+./?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'()*+./?^_`{|}~-]+)*")
@@ -107,11 +109,11 @@ def texts_of(slots: Iterable[Slot]) -> list[str]:
 
 def _text_of(value: object) -> str:
     kind = type(value)
+    if kind in _PLAIN_TYPES:
+        return str(value)
     module = kind.__module__
-    if (
-        kind in _PLAIN_TYPES
-        or (module == "numpy" and isinstance(value, Number))
-        or (module.startswith("pandas.") and isinstance(value, dt.datetime))
+    if (module == "numpy" and isinstance(value, Number)) or (
+        module.startswith("pandas.") and isinstance(value, dt.datetime)
     ):
         return str(value)
     raise UnusualError
@@ -200,13 +202,16 @@ def _words_filler(label: str, field: int, line: _Line) -> _Filler:
     # An equals sign could begin an encoded word that a value ends.
     if any("=" in p for p in line.literals):
         raise UnusualError
+    # Words neither begin nor end with a blank, so that one of them in the values' places stands for all.
+    plain = _PRINTABLE.fullmatch(line.format.replace("%s", "x").replace("%%", "%")) is not None
 
     def fill(texts: Texts, _: list[tuple[str, str]]) -> str:
         found = texts[field]
         text = line.fill(found)
         if "{" in text:
             raise UnusualError  # template text, perhaps
-        if len(text) <= longest and _PRINTABLE.fullmatch(text) and all(map(_WORDS.fullmatch, found)):
+        # Joined by a blank, texts are words when each of them is.
+        if plain and len(text) <= longest and _WORDS.fullmatch(" ".join(found)):
             return f"{label}: {text}\r\n"
         if (
             len(text) > _LONGEST_TEXT
@@ -302,7 +307,7 @@ class _Heading:
         make = _uri_filler if label == "List-Unsubscribe" else _words_filler
         return make(label, self._numbers[item], line)
 
-    def fill(self, texts: Texts) -> tuple[bytes, tuple[str, ...], str, Form]:
+    def fill(self, texts: Texts) -> tuple[str, tuple[str, ...], str, Form]:
         """Return the lines, the recipients, the sender and the form of a row."""
         boxes = [box.fill(texts) for box in self._boxes]
         out = self._pieces.copy()
@@ -312,7 +317,7 @@ class _Heading:
         recipients = tuple(wires) if len(wires) == 1 else each_once(wires)
         sender = self._sender if isinstance(self._sender, str) else boxes[self._sender][1]
         form = tuple([(line.count("=?"), line.count("\n")) for line in lines])
-        return "".join(out).encode("ascii"), recipients, sender, form
+        return "".join(out), recipients, sender, form
 
 
 # ---------------------------------------------------------------------------------------- the texts
@@ -346,16 +351,16 @@ class _Text:
                 self._raw.append(b"")
             else:
                 self._raw[-1] += "".join(map(str, line)).encode() + b"\r\n"
-        broken = [mime.soft_broken(mime.quoted(raw)) for raw in self._raw]
+        blocks = [[mime.soft_broken(line) for line in mime.quoted(raw).split("\0")] for raw in self._raw]
+        coded = ["\r\n".join(block) for block in blocks]
         self._all = "".join(self._formats)
         self._literals = self._all.lower().count("cid:")
-        self._printable = sum(len(b) - b.count(b"\n") for b in broken)
+        self._printable = sum(len(block) - block.count("\n") for block in coded)
         self._octets = sum(map(len, self._raw))
-        coded = [b.replace(b"\0", b"\r\n") for b in broken]
         # The line end behind a line with values stands before what follows.
         self._pieces = [self._head["quoted-printable"] + coded[0]]
         for block in coded[1:]:
-            self._pieces += [b"", b"\r\n" + block]
+            self._pieces += ["", "\r\n" + block]
         self.guarded = any(
             isinstance(before, Place) and isinstance(after, str) and _AFTER_CID.match(after)
             for before, after in pairwise(pieces)
@@ -369,45 +374,58 @@ class _Text:
     def _format(piece: str | Place) -> str:
         if isinstance(piece, Place):
             return "%s"
-        return mime.quoted(piece.encode()).decode("ascii").replace("%", "%%")
+        return mime.quoted(piece.encode()).replace("%", "%%")
 
-    def fill(self, forms: Sequence[str], *, watch: bool) -> list[bytes]:
+    def fill(self, forms: Sequence[str], *, watch: bool) -> list[str]:
         """Return the text as a leaf, in pieces.
 
         Args:
             forms: The row's values as they stand here, quoted.
             watch: Whether one of them might become a reference to an image.
         """
-        values = [forms[i] for i in self._order]
-        lines = (self._all % tuple(values)).encode("ascii")
-        if watch and self._html and lines.lower().count(b"cid:") != self._literals:
+        values = tuple([forms[i] for i in self._order])
+        text = self._all % values
+        if watch and self._html and text.lower().count("cid:") != self._literals:
             raise UnusualError
         if self._open_end is not None and (not forms[self._open_end] or forms[self._open_end][-1] == "\0"):
             raise UnusualError
-        broken = mime.soft_broken(lines)
-        octets = self._octets + len(lines) + lines.count(b"\0") - 2 * lines.count(b"=")
-        if mime.base64_length(octets) < self._printable + len(broken) - broken.count(b"\n"):
+        *lines, _ = text.split("\0")
+        broken = [mime.soft_broken(line) for line in lines]
+        if self._is_shorter_in_base64(text, broken):
             return self._base64(values)
-        filled = broken.split(b"\0")
-        del filled[-1]
-        if len(filled) != len(self._formats):
-            filled = [mime.soft_broken(line)[:-1].replace(b"\0", b"\r\n") for line in self._each(values)]
+        if len(broken) != len(self._formats):
+            # A value has line ends, so that not every line is one of the text's.
+            broken = [
+                "\r\n".join([mime.soft_broken(line) for line in lines[:-1]])
+                for lines in (line.split("\0") for line in self._each(values))
+            ]
         out = self._pieces.copy()
-        out[1::2] = filled
+        out[1::2] = broken
         return out
 
-    def _each(self, values: Sequence[str]) -> Iterable[bytes]:
+    def _is_shorter_in_base64(self, text: str, broken: Sequence[str]) -> bool:
+        """Tell whether base64 takes fewer octets, with one for each line end, than these lines do."""
+        count = len(broken)
+        octets = self._octets + len(text) + count - 2 * text.count("=")
+        # The most that breaks can add: see `mime.soft_broken`. Most texts need no closer look.
+        most = len(text) + 4 * ((len(text) + 2 * count) // _SHORTEST_PIECE + count) + 2 * count
+        if 4 * octets >= 3 * (self._printable + most):
+            return False
+        printable = sum(map(len, broken)) - sum(line.count("\n") for line in broken) + count
+        return mime.base64_length(octets) < self._printable + printable
+
+    def _each(self, values: Sequence[str]) -> Iterable[str]:
         start = 0
         for form in self._formats:
             # Literal percent signs are doubled, so what is left are the places.
             end = start + form.replace("%%", "").count("%s")
-            yield (form % tuple(values[start:end])).encode("ascii")
+            yield form % tuple(values[start:end])
             start = end
 
-    def _base64(self, values: Sequence[str]) -> list[bytes]:
-        lines = [binascii.a2b_qp(line).replace(b"\0", b"\r\n") for line in self._each(values)]
+    def _base64(self, values: Sequence[str]) -> list[str]:
+        lines = [binascii.a2b_qp(line.encode("ascii")).replace(b"\0", b"\r\n") for line in self._each(values)]
         content = self._raw[0] + b"".join(a + b for a, b in zip(lines, self._raw[1:], strict=True))
-        return [self._head["base64"], mime.base64_lines(content, b"\r\n")]
+        return [self._head["base64"], mime.base64_lines(content, b"\r\n").decode("ascii")]
 
 
 def _lines(pieces: Pieces) -> list[list[str | Place]]:
@@ -459,19 +477,21 @@ class _Body:
             self.texts.append(_Text(letter.html, "html", uses))
         if (draft.text is None) or (draft.html is None) != (letter.html is None):
             raise UnusualError
-        self._uses = list(uses)
+        self._uses = list(enumerate(uses))
         self._indices = [use.index for use in uses]
-        self._others = [(number, use) for number, use in enumerate(uses) if use.spot not in _SIMPLE_SPOTS]
+        self._others = [(number, use) for number, use in self._uses if use.spot not in _SIMPLE_SPOTS]
         self._guarded = any(text.guarded for text in self.texts)
 
-    def fill(self, texts: Sequence[str]) -> list[list[bytes]]:
+    def fill(self, texts: Sequence[str]) -> list[list[str]]:
+        """Return each text as a leaf, in pieces."""
         row = " ".join(texts)
-        if _SIMPLE.fullmatch(row) and "--" not in row:
-            forms = [texts[i] for i in self._indices]
-            for number, use in self._others:
-                forms[number] = self._form(use, texts[use.index])
-        else:
-            forms = [self._form(use, texts[use.index]) for use in self._uses]
+        forms = [texts[i] for i in self._indices]
+        special = self._others
+        if not _SIMPLE.fullmatch(row) or "--" in row:
+            odd = {i for i, text in enumerate(texts) if not _SIMPLE.fullmatch(text) or "--" in text}
+            special = [(n, use) for n, use in self._uses if use.index in odd or use.spot not in _SIMPLE_SPOTS]
+        for number, use in special:
+            forms[number] = self._form(use, texts[use.index])
         watch = self._guarded or ":" in row
         return [text.fill(forms, watch=watch) for text in self.texts]
 
@@ -485,7 +505,7 @@ class _Body:
             placed = escape(text, use.spot)
             if use.html:
                 placed = broken_lines(placed, use.spot, self._kind)
-            return mime.quoted(placed.replace("\n", "\r\n").encode()).decode("ascii")
+            return mime.quoted(placed.replace("\n", "\r\n").encode())
         except (SlotError, UnicodeEncodeError):
             raise UnusualError from None
 
@@ -538,8 +558,9 @@ class Mold:
             leaf(part, "attachment") if path is None else path
             for part, path in self._attachments(parts, known, message, draft)
         ]
-        self._frame = mime.frame(draft)
-        self.boundaries = mime.boundaries(b"".join(self._frame))
+        frame = mime.frame(draft)
+        self.boundaries = mime.boundaries(b"".join(frame))
+        self._frame = [around.decode("ascii") for around in frame]
         self.size = sum(len(f) for f in self._frame) + sum(t.size for t in self._body.texts)
 
     def _attachments(
@@ -570,24 +591,24 @@ class Mold:
         """
         texts = [texts_of(found) for found in slots]
         head, recipients, sender, form = self._heading.fill(texts)
-        leaves: list[list[bytes] | Leaf] = [*self._body.fill(texts[-1] if self._dynamic_body else ())]
-        leaves += [f if isinstance(f, Leaf) else self._read(f, slots, texts) for f in self._files]
-        out: list[bytes] = [head]
+        out = [head]
+        around = iter(self._frame)
+        for leaf in self._body.fill(texts[-1] if self._dynamic_body else ()):
+            out.append(next(around))
+            out += leaf
         chunks: list[bytes | Leaf] = []
-        for around, leaf in zip(self._frame, leaves, strict=False):
-            out.append(around)
-            if isinstance(leaf, Leaf):
-                chunks += [b"".join(out), leaf]
-                out = []
-            else:
-                out += leaf
-        out.append(self._frame[-1])
-        chunks.append(b"".join(out))
-        odd = self._dynamic_body and any(type(value) is not str for value, _, _ in slots[-1])
-        return Filling(recipients, sender, chunks, lints(slots[-1]) if odd else (), form)
+        for file in self._files:
+            out.append(next(around))
+            chunks += ["".join(out).encode("ascii"), self._leaf(file, slots, texts)]
+            out = []
+        out.append(next(around))
+        chunks.append("".join(out).encode("ascii"))
+        return Filling(recipients, sender, chunks, lints(slots[-1]) if self._dynamic_body else (), form)
 
-    def _read(self, path: tuple[int, _Line], slots: Sequence[Sequence[Slot]], texts: Texts) -> Leaf:
-        number, line = path
+    def _leaf(self, file: Leaf | tuple[int, _Line], slots: Sequence[Sequence[Slot]], texts: Texts) -> Leaf:
+        if isinstance(file, Leaf):
+            return file
+        number, line = file
         if line.format == "%s" and type(slots[number][line.numbers[0]].value) is not str:
             raise UnusualError  # not a path but the file itself, perhaps
         try:

@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import accumulate, pairwise, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -179,6 +180,7 @@ class Field:
         names: The names that it uses.
         columns: What it uses of ``row``, or None when only running it can tell.
         assigns: Whether it sets names of its own, which must not reach other fields.
+        prints: All that it does, when it only prints cells between literal texts; else None.
     """
 
     def __init__(self, name: str, source: str, line: int, marker: Marker) -> None:
@@ -190,6 +192,7 @@ class Field:
         self.names: frozenset[str] = frozenset()
         self.columns: frozenset[str] | None = frozenset()
         self.assigns = False
+        self.prints: _Prints | None = None
         self._jinja = None if self.static else _compile(source, self)
 
     def fill(self, names: Mapping[str, Any]) -> Filled:
@@ -288,6 +291,7 @@ def _slot(context: Context, value: Any, label: str, line: int) -> Any:
 
 #: As `Slot` itself makes one, at half the cost.
 _new_slot: Any = tuple.__new__
+_NEVER_MISSING = frozenset({str, int, bool, dt.date, dt.datetime, dt.time})
 
 
 def _refuse_unprintable(value: object, label: str) -> None:
@@ -370,6 +374,7 @@ def _compile(source: str, field: Field) -> Any:
         field.names = frozenset(meta.find_undeclared_variables(tree))
         field.columns = _columns(tree)
         field.assigns = tree.find(_ASSIGNING) is not None
+        field.prints = _prints(tree, field)
         for output in tree.find_all(nodes.Output):
             output.nodes = [n if isinstance(n, nodes.TemplateData) else _wrapped(n) for n in output.nodes]
         tree.set_environment(environment)
@@ -381,26 +386,67 @@ def _compile(source: str, field: Field) -> Any:
     return environment.template_class.from_code(environment, code, environment.make_globals(None))
 
 
+class _Cell(NamedTuple):
+    """A cell that a field prints as it is, and what a `Slot` tells of it."""
+
+    name: str
+    shared: bool
+    """Whether a name that every row shares stands in for one that the row lacks."""
+    label: str
+    line: int
+
+
+class _Prints(NamedTuple):
+    """All that a field does which only prints cells."""
+
+    skeleton: str
+    cells: tuple[_Cell, ...]
+
+
+def _prints(tree: nodes.Template, field: Field) -> _Prints | None:
+    """Return what a field prints when every row prints the same cells, as they are; else None."""
+    skeleton = ""
+    found: list[_Cell] = []
+    for output in tree.body:
+        if not isinstance(output, nodes.Output):
+            return None
+        for node in output.nodes:
+            if isinstance(node, nodes.TemplateData):
+                skeleton += node.data
+                continue
+            # Of these two names Jinja has a meaning of its own for one; the other is all cells together.
+            shared = isinstance(node, nodes.Name) and node.name not in {"self", "row"}
+            name = _label(node) if shared else _column(node)
+            if name is None:
+                return None
+            skeleton += field.marker.token(len(found))
+            line = node.lineno + (field.line - 1 if field.line else 0)
+            found.append(_Cell(name, shared, _label(node), line))
+    return _Prints(skeleton, tuple(found))
+
+
 _FILENAME = "<template>"
 _ASSIGNING: Any = (nodes.Assign, nodes.AssignBlock, nodes.Macro, nodes.CallBlock, nodes.Block, nodes.Scope)
 
 
 def _columns(tree: nodes.Template) -> frozenset[str] | None:
     """Return the columns that stand as ``row["…"]`` or ``row.…``; None when ``row`` is used otherwise."""
-    found: set[str] = set()
     uses = sum(node.name == "row" for node in tree.find_all(nodes.Name))
-    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
-        match node:
-            case nodes.Getattr(node=nodes.Name(name="row"), attr=name) if not hasattr(dict, name):
-                found.add(name)
-            case nodes.Getitem(node=nodes.Name(name="row"), arg=nodes.Const(value=str(name))) if not hasattr(
-                dict, name
-            ):
-                found.add(name)
-            case _:
-                continue
-        uses -= 1
-    return None if uses else frozenset(found)
+    nodes_of_row = map(_column, tree.find_all((nodes.Getattr, nodes.Getitem)))
+    found = [name for name in nodes_of_row if name is not None]
+    return frozenset(found) if len(found) == uses else None
+
+
+def _column(node: nodes.Node) -> str | None:
+    """Return the column that an expression is, written as ``row["…"]`` or ``row.…``; else None."""
+    match node:
+        case nodes.Getattr(node=nodes.Name(name="row"), attr=name) if not hasattr(dict, name):
+            return str(name)
+        case nodes.Getitem(node=nodes.Name(name="row"), arg=nodes.Const(value=str(name))) if not hasattr(
+            dict, name
+        ):
+            return name
+    return None
 
 
 def _wrapped(node: nodes.Expr) -> nodes.Expr:
@@ -748,6 +794,7 @@ class Runner:
         self.fields = fields
         self._names = functools.partial(template.names, values=values)
         self._sink = Sink(template.parts.marker)
+        self._hint = template.parts.marker.hint
         columns = [f.columns for f in fields]
         self._columns = sorted({c for found in columns for c in found or ()})
         shared = {**_environment().make_globals(None), **self._names({})}
@@ -758,20 +805,55 @@ class Runner:
         needy = any(hasattr(value, "jinja_pass_arg") for value in shared.values())
         self._plain = None not in columns and not needy and not any(f.assigns for f in fields)
         self._wanted = sorted({n for f in fields for n in f.names} - {"row"})
+        # What the fields print that only print cells, in one go; and which of it is each one's.
+        printed = [cell for f in fields if f.prints is not None for cell in f.prints.cells]
+        self._cell_names = [cell.name for cell in printed]
+        self._labels = [cell.label for cell in printed]
+        self._lines = [cell.line for cell in printed]
+        # What nobody has is a missing cell, which is refused.
+        self._defaults = [shared.get(cell.name) if cell.shared else None for cell in printed]
+        ends = accumulate(0 if f.prints is None else len(f.prints.cells) for f in fields)
+        self._spans = [slice(start, end) for start, end in pairwise([0, *ends])]
+        self._skeletons = [None if f.prints is None else f.prints.skeleton for f in fields]
+        self._key = tuple(piece for skeleton in self._skeletons for piece in (None, skeleton))
 
     def run(self, cells: Cells) -> tuple[tuple[str | None, ...], list[list[Slot]]]:
         """Return the pieces of all skeletons, None before each field, and each field's values."""
+        printed = self._printed(cells)
+        if printed is not None and None not in self._skeletons:
+            return self._key, [printed[span] for span in self._spans]
         names = self._some(cells) if self._plain else {**self._shared, **self._names(cells)}
         context = self._context(names)
         sink = self._sink
         pieces: list[str | None] = []
         found: list[list[Slot]] = []
-        for item in self.fields:
-            sink.begin(item)
+        for item, skeleton, span in zip(self.fields, self._skeletons, self._spans, strict=True):
             pieces.append(None)
-            pieces += item.pieces(context if self._plain else self._context(names))
+            if skeleton is not None and printed is not None:
+                pieces.append(skeleton)
+                found.append(printed[span])
+                continue
+            sink.begin(item)
+            yielded = item.pieces(context if self._plain else self._context(names))
+            # A field that has a skeleton of its own has it in one piece, whichever way it is run.
+            pieces += yielded if skeleton is None else ["".join(yielded)]
             found.append(sink.slots)
         return tuple(pieces), found
+
+    def _printed(self, cells: Cells) -> list[Slot] | None:
+        """Return the values of the fields that only print cells; None when one of them is for Jinja to judge."""
+        values = list(map(cells.get, self._cell_names, self._defaults))
+        hint = self._hint
+        for value in values:
+            if type(value) is str:
+                if hint in value:
+                    return None
+            elif type(value) not in _NEVER_MISSING:
+                if isinstance(value, str):
+                    return None
+                _refuse_unprintable(value, "")
+        told = zip(values, self._labels, self._lines)  # noqa: B905 - one each, and strict costs
+        return list(map(_new_slot, repeat(Slot), told))
 
     def _some(self, cells: Cells) -> dict[str, Any]:
         names = self._shared.copy()
@@ -855,7 +937,7 @@ class _Contents:
         if isinstance(value, Markup):
             return html_to_text(str(value)).strip()
         if is_plain(value):
-            return escape(self._checked(slot), place.spot)
+            return self._escaped(slot, place.spot)
         return self._fragment(place.index, slot).text
 
     def join(self, pieces: Pieces) -> str:
@@ -879,13 +961,7 @@ class _Contents:
         slot = self._slots[place.index]
         value = slot.value
         if is_plain(value) and not isinstance(value, Markup):
-            try:
-                text = escape(self._checked(slot), place.spot)
-            except SlotError as error:
-                raise self._field.error(
-                    f"{slot.label!r}: {error}", line=slot.line, column=slot.label
-                ) from None
-            return broken_lines(text, place.spot, self._kind), False
+            return broken_lines(self._escaped(slot, place.spot), place.spot, self._kind), False
         if place.spot is not Spot.TEXT:
             cause = (
                 f"the value of {slot.label!r} is a {type(value).__name__}, which cannot stand inside a tag."
@@ -896,12 +972,19 @@ class _Contents:
         fragment = self._fragment(place.index, slot)
         return fragment.html, fragment.block
 
-    def _checked(self, slot: Slot) -> str:
+    def _escaped(self, slot: Slot, spot: Spot) -> str:
         text = str(slot.value)
         if "\0" in text:
             cause = f"the value of {slot.label!r} has a NUL character in it."
             raise self._field.error(cause, "Clean that cell.", slot.line, slot.label)
-        return text
+        try:
+            return escape(text, spot)
+        except SlotError as error:
+            raise self._field.error(f"{slot.label!r}: {error}", line=slot.line, column=slot.label) from None
+        except UnicodeEncodeError:
+            # Only a URL is encoded here; elsewhere the Message refuses it.
+            cause = f"the value of {slot.label!r} has half of a character in it."
+            raise self._field.error(cause, "Clean that cell.", slot.line, slot.label) from None
 
     def _fragment(self, index: int, slot: Slot) -> Fragment:
         if index not in self._fragments:
@@ -921,9 +1004,14 @@ def broken_lines(text: str, spot: Spot, kind: str) -> str:
     return text
 
 
+_LINTED = (float, dt.datetime)
+
+
 def lints(slots: Iterable[Slot]) -> tuple[str, ...]:
     """Return what is odd about values, each once."""
-    return tuple(dict.fromkeys(filter(None, map(_lint, slots))))
+    # Most values are of types that nothing is odd about.
+    odd = [_lint(slot) for slot in slots if isinstance(slot[0], _LINTED)]
+    return tuple(dict.fromkeys(filter(None, odd))) if odd else ()
 
 
 def _lint(slot: Slot) -> str:

@@ -13,6 +13,7 @@ fast_mail_parser. Where they disagree with each other the standard decides:
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import email
 import quopri
@@ -28,7 +29,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from smtp_notebook import Address, Attachment, Message, MessageError
-from smtp_notebook.mime import Draft, _quoted_printable, check_gate, to_bytes
+from smtp_notebook.mime import Draft, _encoded_words, _older_text, _quoted_printable, check_gate, to_bytes
 
 EVIL = [
     "=?utf-8?q?hi=0D=0ABcc:_evil=40e.com?=",
@@ -130,6 +131,45 @@ def test_any_printable_subject_arrives_as_it_was_written(text):
     assert parsed(content)["subject"] == text.strip()
     assert old_text(email.message_from_bytes(content)["subject"]) == text.strip()
     assert fast_mail_parser.parse_email(content).subject == text.strip()
+
+
+def word(text, kind):
+    if kind == "b":
+        return f"=?utf-8?b?{base64.b64encode(text.encode()).decode()}?="
+    coded = (
+        c if c in SAFE_IN_Q else "_" if c == " " else "".join(f"={o:02X}" for o in c.encode()) for c in text
+    )
+    return f"=?utf-8?q?{''.join(coded)}?="
+
+
+SAFE_IN_Q = string.ascii_letters + string.digits + "!*+/-"
+
+
+@given(
+    st.one_of(
+        st.text(st.characters(codec="utf-8"), max_size=200),
+        st.text(st.sampled_from("ab9 =?_é日😀"), max_size=200),
+        st.builds(
+            lambda before, text: before + text, st.text("a 8=", max_size=90), st.text("é日😀B", max_size=90)
+        ),
+    ),
+    st.integers(-5, 90),
+)
+@settings(max_examples=500, deadline=None)
+def test_a_text_is_cut_into_the_fewest_words_that_hold_whole_characters(text, room):
+    rooms = [min(room, 75) if room >= 30 else 75, 75]
+    octets = len(text.encode())
+    kind = "q" if len(word(text, "q")) - 12 <= (octets + 2) // 3 * 4 else "b"
+    words, pending = [], ""
+    for character in text:
+        if pending and len(word(pending + character, kind)) > rooms[min(len(words), 1)]:
+            words.append(word(pending, kind))
+            pending = ""
+        pending += character
+    found = _encoded_words(text, room)
+    assert found == [*words, word(pending, kind)]
+    line = "\r\n ".join(found)
+    assert _older_text(line) == text == str(make_header(decode_header(line.replace("\r\n", ""))))
 
 
 @with_examples

@@ -25,6 +25,7 @@ from smtp_notebook import Attachment, Connection, MailError, Template
 from smtp_notebook.addresses import _judged, plain_wire
 from smtp_notebook.mime import new_message_id, stamp
 from smtp_notebook.press import Press, Printed, refuse_leftover, with_sender
+from smtp_notebook.template import Runner
 
 SERVER = Connection(host="mail.example.com", port=587, sender="sender@example.com")
 MOMENT = dt.datetime(2026, 5, 4, 3, 2, 1, tzinfo=dt.UTC)
@@ -293,6 +294,86 @@ def test_any_row_of_any_template_is_the_mail_of_the_one_message_builder(folder, 
     press = Press(template, SERVER, values=VALUES)
     for cells in rows:
         assert_same(press, template, cells, VALUES)
+
+
+PRINTING = [
+    "{{ x }}",
+    "{{ y }}",
+    "{{ row.x }}",
+    "{{ row['y'] }}",
+    "{{ row['two words'] }}",
+    "{{ shared }}",
+    "{{ nobody }}",
+    "{{ row.items }}",
+    "{{ range }}",
+    "{{ 1 }}",
+    "{{ x | upper }}",
+    "{# no #}",
+    "{% raw %}{{ x }}{% endraw %}",
+    "text & <b>",
+    "\n",
+    "",
+]
+
+
+class Odd(str):
+    __slots__ = ()
+
+
+@given(
+    body=st.lists(st.sampled_from(PRINTING[:6] * 3 + PRINTING), max_size=8).map(" ".join),
+    cells=st.dictionaries(
+        st.sampled_from(["x", "y", "two words", "shared"]),
+        st.one_of(anything, st.just(Odd("odd")), st.just("a token"), st.just(Markup("a token"))),
+        max_size=5,
+    ),
+)
+@settings(max_examples=500, deadline=None)
+def test_a_field_that_only_prints_cells_is_what_jinja_makes_of_it(body, cells):
+    try:
+        template = Template("", body=f"first {body}", subject="{{ x }}", to="a@example.com")
+    except MailError:
+        return
+    marker = template.parts.marker
+    tokens = {"a token": marker.token(0)}
+    cells = {k: type(v)(tokens.get(v, v)) if isinstance(v, str) else v for k, v in cells.items()}
+    fields = template.parts.dynamic
+    try:
+        pieces, slots = Runner(template, fields, VALUES).run(cells)
+    except Exception:  # noqa: BLE001 - the press takes each for a row that goes the whole way
+        with pytest.raises(MailError):
+            [field.fill(template.names(cells, VALUES)) for field in fields]
+        return
+    meant = [field.fill(template.names(cells, VALUES)) for field in fields]
+    skeletons = "".join("|" if p is None else p for p in pieces)
+    assert skeletons == "".join("|" + filled.skeleton for filled in meant)
+    for found, filled in zip(slots, meant, strict=True):
+        assert [(type(s), type(s.value), s.label, s.line) for s in found] == [
+            (type(s), type(s.value), s.label, s.line) for s in filled.slots
+        ]
+        assert str([s.value for s in found]) == str([s.value for s in filled.slots])
+
+
+@pytest.mark.parametrize(
+    ("source", "only_cells"),
+    [("{{ x }} {{ row.x }}", True), ("{{ self }}", False), ("{{ row }}", False), ("{{ row.items }}", False)],
+)
+def test_names_that_mean_something_else_are_no_cells(source, only_cells):
+    body = Template("", body=source, subject="s", to="a@example.com").parts.body
+    assert (body.prints is not None) is only_cells
+
+
+@pytest.mark.parametrize(
+    "body", ["see https://example.com/{{ x }}", "[offer](https://example.com/?q={{ x }})"]
+)
+@pytest.mark.parametrize("kind", ["markdown", "html", "text"])
+def test_half_of_a_character_in_a_url_is_refused(body, kind):
+    template = Template("", body=body, format=kind, to="a@example.com", subject="Hello")
+    press = Press(template, SERVER)
+    assert_same(press, template, {"x": "b"})
+    with pytest.raises(MailError, match="'x' has half of a character"):
+        press.print({"x": "\ud800"})
+    assert assert_same(press, template, {"x": "\ud800"}) is None
 
 
 # -------------------------------------------------------------------------- which rows take the fast way
