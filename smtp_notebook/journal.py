@@ -36,12 +36,9 @@ from smtp_notebook.schema import FIELDS, INSERT, MIGRATIONS, checksum, key_hash
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["WINDOW", "Campaign", "Journal", "Known", "Ledger", "PassingJournal", "Row", "decided"]
+__all__ = ["Campaign", "Journal", "Known", "Ledger", "PassingJournal", "Row", "decided"]
 
 PATH_VARIABLE = "SMTP_NOTEBOOK_JOURNAL"
-#: How many rows are claimed at most at one moment (with up to half as many connections); after power loss no more
-#: than these are in doubt.
-WINDOW = 64
 #: Answers are synced when they are this old, in seconds, if no window was armed since.
 SYNC_SECONDS = 1.0
 _BUSY_SECONDS = 10.0
@@ -700,8 +697,9 @@ class Ledger:
     def _enqueue(self, write: _Write) -> None:
         self._pending.append(write)
         if len(self._pending) == 1:
+            # A turn later, so that what other connections heard meanwhile shares the commit.
             self._loop = asyncio.get_running_loop()
-            self._loop.call_soon(self.flush)
+            self._loop.call_soon(self._loop.call_soon, self.flush)
 
     def _values(self, row: Row, columns: Columns) -> tuple[Any, ...]:
         """Return the record of a row: `FIELDS`."""

@@ -35,6 +35,9 @@ __all__ = ["Breaker", "Feed", "Journal", "Lane", "Run", "Transport", "backoff", 
 MOST_WAITING = 4096
 #: The mails of waiting rows are kept up to this many bytes, about.
 WAITING_BYTES = 16 * 1024 * 1024
+#: Half a window of claimed rows lasts about so long, and is never smaller than so many rows.
+_CLAIM_SECONDS = 0.05
+_LEAST_CLAIMED = 8
 #: An unused connection is closed when the next mail is further away than this, in seconds.
 IDLE_SECONDS = 30.0
 #: How a run waits between attempts, in seconds; a test may exchange it for one that does not.
@@ -448,9 +451,18 @@ class Run:
         """Have the next rows claimed while these are being sent; a window holds both."""
         if self._fetching is not None or self._exhausted:
             return
-        room = max(preflight.WINDOW, 2 * self._workers) - len(self._ready) - self._in_flight
-        if not self._ready or room >= preflight.CLAIMED:
-            self._fetching = asyncio.ensure_future(self._fetch(max(1, min(room, preflight.CLAIMED))))
+        half = self._half_a_window()
+        room = 2 * half - len(self._ready) - self._in_flight
+        if not self._ready or room >= half:
+            self._fetching = asyncio.ensure_future(self._fetch(max(1, min(room, half))))
+
+    def _half_a_window(self) -> int:
+        """Return how many rows to claim at once: what goes in a twentieth of a second, as far as is known."""
+        most = max(preflight.WINDOW // 2, self._workers)
+        if self._tried < preflight.CLAIMED:
+            return min(max(preflight.CLAIMED, self._workers), most)
+        speed = self._tried / max(self._clock() - self._began, 1e-3)
+        return min(max(int(speed * _CLAIM_SECONDS), _LEAST_CLAIMED, self._workers), most)
 
     async def _fetch(self, most: int) -> None:
         assert self._caller is not None

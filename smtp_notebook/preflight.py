@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from smtp_notebook.frames import ADDRESS_COLUMNS, Frame, row_key
-from smtp_notebook.journal import WINDOW, Known, decided
+from smtp_notebook.journal import Known, decided
 from smtp_notebook.mime import new_message_id, stamp
 from smtp_notebook.outcome import JournalError, MailError, MessageError, Outcome, State
 from smtp_notebook.records import packed
@@ -28,8 +28,11 @@ __all__ = ["CLAIMED", "WINDOW", "Claims", "Feed", "Planned", "Preflight", "Singl
 
 #: Printed mails are kept up to this many bytes; beyond it a row is printed again when it is sent.
 MEMORY_BUDGET = 32 * 1024 * 1024
-#: How many rows are claimed at once: half a window, so that no more than one is armed at any moment.
-CLAIMED = WINDOW // 2
+#: How many rows are claimed at most at one moment (with up to half as many connections); after power loss no more
+#: than these are in doubt. Where mails go slowly it is fewer: what goes in a tenth of a second, and at least 16.
+WINDOW = 256
+#: How many rows are claimed at once by a run that does not know its speed yet.
+CLAIMED = 32
 #: One window of claimed rows holds at most this many bytes of mail.
 WINDOW_BYTES = 8 * 1024 * 1024
 #: A part of a mail this large may be shared by many rows.

@@ -23,6 +23,8 @@ __all__ = ["Due", "Roll"]
 _BUFFERED = 500
 _MOST_BUFFERED = 5000
 _CACHE_KIB = 8192
+#: So many keys and addresses are looked up in memory; those beyond lie in the table.
+_IN_MEMORY = 100_000
 _SETTERS = ", ".join(f"{c}=?" for c in COLUMNS)
 _DUE = "position, key, digest, record, seq, message_id, recipients, warnings"
 _MARKS = ", ".join("?" * (6 + len(COLUMNS)))
@@ -72,6 +74,7 @@ class Roll:
         )
         # Nobody reads it from elsewhere, so it is one transaction from the beginning to the end.
         self._db.execute("BEGIN")
+        self._seen: dict[str, int] = {}
         self._inserts: list[tuple[Any, ...]] = []
         self._updates: deque[Outcome] = deque()
 
@@ -82,6 +85,14 @@ class Roll:
 
     def first(self, text: str, position: int) -> int:
         """Note that the row at *position* has *text*, and return the position of the first one that has it."""
+        if (found := self._seen.get(text)) is not None:
+            return found
+        if len(self._seen) < _IN_MEMORY:
+            self._seen[text] = position
+            return position
+        return self._first_in_table(text, position)
+
+    def _first_in_table(self, text: str, position: int) -> int:
         number = hash(text)
         with self._lock:
             while not self._db.execute(

@@ -403,7 +403,7 @@ def test_a_frame_that_changes_during_the_run_sends_what_was_checked_or_nothing(s
 
     if not kept:
         monkeypatch.setattr(preflight, "MEMORY_BUDGET", 0)
-        monkeypatch.setattr(preflight, "WINDOW", 1)
+        monkeypatch.setattr(preflight, "CLAIMED", 1)
     data = frame(5)
 
     def change(_outcome):

@@ -11,11 +11,11 @@ from kill import merge
 from power import traced_merge
 from scripted import Server
 
-from smtp_notebook import State
+from smtp_notebook import State, preflight
 from smtp_notebook import journal as journals
 
 ROWS = 400
-IN_DOUBT_AT_MOST = journals.WINDOW
+IN_DOUBT_AT_MOST = preflight.WINDOW
 EVERYONE = {f"u{i}@example.com" for i in range(ROWS)}
 
 
