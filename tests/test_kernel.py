@@ -149,3 +149,27 @@ send(to="ann@example.com", body="hi")""")
         assert "The login failed" in wrong.traceback
         assert "wrong-horse" not in wrong.traceback + wrong.text
     kernel.run("os.environ.pop('SMTP_NOTEBOOK_PASSWORD'); connect('sandbox')")
+
+
+def test_one_line_of_progress_stays_in_a_notebook(kernel, tmp_path):
+    """A saved notebook has no widget that would be dead in it."""
+    outputs = []
+
+    def note(message):
+        if message["msg_type"] in {"display_data", "update_display_data", "stream"}:
+            outputs.append((message["msg_type"], message["content"]))
+
+    with Server() as server:
+        kernel.run(MERGE.format(url=server.url(), journal=tmp_path / "journal.sqlite3"))
+        code = (
+            "from smtp_notebook import api; api.PROGRESS_DELAY = 0.0\n"
+            'report = mail_merge(frame, "hi", via=via, from_="me@example.com", campaign="p")'
+        )
+        kernel.client.execute_interactive(code, timeout=60, output_hook=note, allow_stdin=False)
+    assert [kind for kind, _ in outputs].count("display_data") == 1
+    assert not [said for kind, said in outputs if kind == "stream" and "mail/s" in said["text"]]
+    outputs = [found for found in outputs if found[0] != "stream"]
+    last = outputs[-1][1]["data"]
+    assert list(last) == ["text/plain"]
+    assert "50/50" in last["text/plain"]
+    assert "mail/s" in last["text/plain"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import threading
@@ -31,6 +32,7 @@ from smtp_notebook import (
     send,
 )
 from smtp_notebook.frames import canonical_key, guess_address_column
+from smtp_notebook.rate import Limiter
 
 LETTER = "---\nsubject: Hi {{ n }}\n---\nDear **{{ n }}**"
 
@@ -392,3 +394,69 @@ def test_what_cannot_be_a_key_is_refused(value):
 @pytest.mark.parametrize("name", ["Email", "e-mail", "MAIL", "Email Address", " email "])
 def test_the_address_column_is_known_by_its_name(name):
     assert guess_address_column(["Id", name, "Phone"]) == name
+
+
+# ------------------------------------------------------------------------------------- rate, and many rows
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that moves when somebody waits, and not otherwise."""
+    from smtp_notebook import api, merge
+
+    now = [1000.0]
+
+    async def pause(seconds):
+        now[0] += seconds
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(merge, "CLOCK", lambda: now[0])
+    monkeypatch.setattr(merge, "PAUSE", pause)
+    monkeypatch.setattr(api, "_LIMITERS", {})
+    return now
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+def test_the_rate_holds_over_all_connections_and_at_every_boundary(clock, connections, monkeypatch):
+    """D7: no second has more than its share, none begins with a burst; judged at the server where that can be."""
+    taken, arrived = [], []
+    real = Limiter.take
+    monkeypatch.setattr(Limiter, "take", lambda self, now, n: taken.append(now) or real(self, now, n))
+    with Server({"mail": lambda _: arrived.append(clock[0])}) as server:
+        via = Connection.from_url(server.url(), max_connections=connections, rate="10/s")
+        report = mail_merge(frame(35), LETTER, via=via, campaign="t", from_="me@example.com", progress=False)
+    assert report.counts == {State.SENT: 35}
+    # With several connections the clock may move while a mail is on its way.
+    for moments in (taken, arrived) if connections == 1 else (taken,):
+        assert len(moments) == 35
+        assert moments[-1] - moments[0] >= 3.39
+        assert all(later - earlier >= 0.099 for earlier, later in itertools.pairwise(moments))
+        assert max(sum(m <= other < m + 0.999 for other in moments) for m in moments) <= 10
+
+
+def test_a_second_merge_to_the_same_login_shares_the_rate_of_the_first(clock):
+    with Server() as server:
+        via = Connection.from_url(server.url(), rate="3/hour")
+        options = {"via": via, "from_": "me@example.com", "progress": False}
+        mail_merge(frame(2), LETTER, campaign="one", **options)
+        begun = clock[0]
+        mail_merge(frame(2), LETTER, campaign="two", **options)
+    assert 3500 <= clock[0] - begun <= 3700
+
+
+def test_a_report_of_many_rows_reads_them_when_asked(sandbox, monkeypatch):
+    from smtp_notebook import api
+
+    monkeypatch.setattr(api, "_HELD_ROWS", 5)
+    data = bad_frame().assign(x=1.0)
+    report = mail_merge(data, LETTER + " {{ x }}", via=sandbox, on_problem="skip")
+    assert report.counts == {State.SENT: 3, State.INVALID: 3}
+    assert [o.row for o in report] == list(range(6))
+    assert [o.row for o in report.failures] == list(BAD)
+    assert [o.row for o in report[1:3]] == [1, 2]
+    assert (report[-1].row, report[0].key) == (5, "u0@example.com")
+    assert list(report.to_frame()["state"]) == [str(o.state) for o in report]
+    assert "prints as 1.0" in report.warnings[0]
+    assert "… and" not in report.text()
+    with pytest.raises(IndexError):
+        report[6]

@@ -10,7 +10,7 @@ import pytest
 import trustme
 from scripted import ACCEPT_DROP, DROP, RESET, STALL, Server, server_context
 
-from smtp_notebook import Connection, State
+from smtp_notebook import Connection, SettingsError, State
 from smtp_notebook.replies import Stage
 from smtp_notebook.transport import SmtpTransport
 
@@ -462,3 +462,47 @@ def test_a_password_that_the_server_echoes_is_not_repeated_anywhere(caplog):
     assert "hunter2secret" not in repr(verdict)
     assert "AGFubgBodW50ZXIyc2VjcmV0" not in repr(verdict)
     assert "hunter2secret" not in caplog.text
+
+
+# ----------------------------------------------------------------------------------------------- reports
+
+
+def test_delivery_reports_are_asked_for_where_the_server_can_pass_that_on():
+    """RFC 3461, 4: NOTIFY for each recipient, and whose mail it was."""
+    mail = envelope("a@example.com", "b@example.com", message_id="<1+2=3@example.com>")
+    with Server(offers=["DSN"]) as server:
+        deliver(server, mail, notify="failure, delay")
+    said = [c for c in server.log.commands if c.startswith(("MAIL", "RCPT"))]
+    assert said == [
+        "MAIL FROM:<me@example.com> RET=HDRS ENVID=1+2B2+3D3@example.com",
+        "RCPT TO:<a@example.com> NOTIFY=FAILURE,DELAY",
+        "RCPT TO:<b@example.com> NOTIFY=FAILURE,DELAY",
+    ]
+
+
+@pytest.mark.parametrize(("offers", "notify"), [([], "failure"), (["DSN"], "")])
+def test_no_report_is_asked_for_where_nobody_could_or_should(offers, notify):
+    with Server(offers=offers) as server:
+        deliver(server, notify=notify)
+    assert not any("NOTIFY" in c or "ENVID" in c for c in server.log.commands)
+
+
+@pytest.mark.parametrize("wish", ["sometimes", "never, failure"])
+def test_a_wish_for_reports_that_is_none_is_refused(wish):
+    with pytest.raises(SettingsError, match="notify"):
+        Connection(host="localhost", port=25, security="plain", notify=wish)
+
+
+# ------------------------------------------------------------------------------------------------ ahead
+
+
+def test_a_dot_and_the_next_envelope_share_a_write_once_both_steps_are_earned():
+    mails = [envelope(f"u{i}@example.com") for i in range(6)]
+    with Server() as server:
+        verdicts = deliver(server, *mails, ahead=True)
+    assert {v.state for v in verdicts} == {State.SENT}
+    assert [m.recipients[0] for m in server.log.mails] == [m.recipients[0] for m in mails]
+    writes = [octets for _, octets in server.log.reads]
+    # The first goes command by command, the second proves the group; the third's dot is the first with company.
+    assert sum(b"\r\n.\r\nMAIL FROM" in octets for octets in writes) == len(mails) - 3
+    assert not any(b"DATA\r\nSubject" in octets for octets in writes), "no text before its 354"
