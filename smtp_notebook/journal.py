@@ -303,9 +303,14 @@ class Journal:
         """Return every mailing, the newest first."""
         found = self._all("SELECT id, name, scope, sender, version, created FROM campaign ORDER BY id DESC")
         return [
-            Campaign(name, scope, sender, version, created, self._stored(number).counts())
+            Campaign(name, scope, sender, version, created, self._counts(number))
             for number, name, scope, sender, version, created in found
         ]
+
+    def _counts(self, number: int) -> dict[str, int]:
+        """Return how many rows of a campaign are in which state, in the order in which Reports say it."""
+        found = self._stored(number).counts()
+        return {state.value: found[state.value] for state in State if state.value in found}
 
     def _stored(self, number: int) -> Stored:
         return Stored(
