@@ -12,6 +12,7 @@ import contextlib
 import os
 import queue
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
@@ -88,6 +89,13 @@ class _Back:
         self.requests.put((function, answer))
         return await asyncio.wrap_future(answer)
 
+    def refuse(self, timeout: float) -> None:
+        """Answer what was asked for with CallInterruptedError, or return after *timeout* seconds."""
+        with contextlib.suppress(queue.Empty):
+            request = self.requests.get(timeout=timeout)
+            if request is not None and request[1].set_running_or_notify_cancel():
+                request[1].set_exception(CallInterruptedError("the run is over"))
+
     def serve(self, timeout: float) -> None:
         """Run what was asked for, or return after *timeout* seconds."""
         try:
@@ -143,14 +151,18 @@ async def _noted(work: Coroutine[Any, Any, T], unwound: threading.Event) -> T:
 
 def _end(future: Future[Any], back: _Back, stop: Callable[[], None] | None, unwound: threading.Event) -> None:
     """Let the work end in order, then make it end."""
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(BaseException):  # a second interrupt, or what a callback raised once more
         if stop is not None:
             stop()
             _wait(future, back, GRACE + 0.5)
-    if not future.done():
-        future.cancel()
-        # The future is done at once, the coroutine only when it has unwound.
-        unwound.wait(_UNWIND)
+    if future.done():
+        return
+    future.cancel()
+    # The future is done at once, the coroutine only when it has unwound; it may still ask for something here.
+    deadline = time.monotonic() + _UNWIND
+    while not unwound.is_set() and time.monotonic() < deadline:
+        with contextlib.suppress(KeyboardInterrupt):
+            back.refuse(_POLL)
 
 
 def _wait(future: Future[Any], back: _Back, seconds: float) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import datetime as dt
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,14 +252,16 @@ def _limiter(connection: Connection, journal: Journal | None = None) -> Limiter 
         return None
     # One for everything that this process sends there with this login.
     login = (connection.host, connection.port, connection.user, rates)
-    if login not in _LIMITERS:
-        longest = max(rate.seconds for rate in rates)
-        past = journal.past(_scope(connection), longest) if journal is not None else ()
-        _LIMITERS[login] = Limiter(rates, merges.CLOCK(), past)
-    return _LIMITERS[login]
+    with _LIMITERS_LOCK:
+        if login not in _LIMITERS:
+            longest = max(rate.seconds for rate in rates)
+            past = journal.past(_scope(connection), longest) if journal is not None else ()
+            _LIMITERS[login] = Limiter(rates, merges.CLOCK(), past)
+        return _LIMITERS[login]
 
 
 _LIMITERS: dict[tuple[object, ...], Limiter] = {}
+_LIMITERS_LOCK = threading.Lock()
 
 
 def send(

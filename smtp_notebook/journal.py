@@ -498,14 +498,14 @@ class Journal:
                 _doubtful(k.outcome) if (k.id, k.seq) in lost else k.outcome
                 for k in map(self._checked, copies)
             ]
-            if once:
-                self._refuse_twin(number, {k.id for k in map(self._checked, copies)})
             went = [o for o in found if o.state in _WENT]
             said = f"the same mail went before ({_when(went[-1])})" if went else ""
             row.key = f"{name}#{len(found) + 1}"
             ledger = Ledger(self, number, 1, None)
             if once and went:
                 return ledger, _skipped_once(row, went[-1]), said
+            if once:
+                self._refuse_twin(number, {k.id for k in map(self._checked, copies)})
             ledger.arm_single(db, row, key_hash(name))
         return ledger, None, said
 

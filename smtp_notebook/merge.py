@@ -452,7 +452,7 @@ class Run:
         if self._fetching is not None or self._exhausted:
             return
         half = self._half_a_window()
-        room = 2 * half - len(self._ready) - self._in_flight
+        room = 2 * half - len(self._ready) - self._in_flight - self._unrecorded
         if not self._ready or room >= half:
             self._fetching = asyncio.ensure_future(self._fetch(max(1, min(room, half))))
 
@@ -495,6 +495,9 @@ class Run:
         self._in_flight += 1  # so that nobody takes this for the end
         try:
             return row if await self._caller.call(lambda: self._feed.again(row)) else None
+        except asyncio.CancelledError:
+            self._drop(row)
+            raise
         except CallInterruptedError:
             self._drop(row)
             self.stop()
@@ -529,6 +532,9 @@ class Run:
         tasks = {asyncio.ensure_future(waiting), asyncio.ensure_future(self._stopping.wait())}
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            if not self._stop:
+                raise
         finally:
             for task in tasks:
                 task.cancel()

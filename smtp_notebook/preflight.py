@@ -264,6 +264,7 @@ class Preflight:
             column = next((c for c in cells if c.casefold() in ADDRESS_COLUMNS), None)
             if column is not None and not is_missing(cells[column]):
                 key = " ".join(str(cells[column]).split())[:80]
+        key = key.encode("utf-8", "backslashreplace").decode()  # half of a character has no other form
         return Outcome(state=State.INVALID, row=position, key=key, reason=error.cause, fix=error.fix)
 
 

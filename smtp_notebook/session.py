@@ -158,6 +158,11 @@ class Dialogue(asyncio.Protocol):
 
     async def hear(self, count: int, seconds: float) -> list[Reply]:
         """Return the next *count* replies; fewer when the connection ended or *seconds* passed before."""
+        await self.arrive(count, seconds)
+        return [self._inbox.popleft() for _ in range(min(count, len(self._inbox)))]
+
+    async def arrive(self, count: int, seconds: float) -> None:
+        """Wait until *count* replies have come, or the connection ended; it ends when *seconds* pass before."""
         if len(self._inbox) < count and not self.lost:
             self._wanted = count
             self._waiter = self._loop.create_future()
@@ -166,7 +171,6 @@ class Dialogue(asyncio.Protocol):
                 await self._waiter
             finally:
                 self._waiter = None
-        return [self._inbox.popleft() for _ in range(min(count, len(self._inbox)))]
 
     def peek(self, count: int) -> list[Reply] | None:
         """Return the next *count* replies if they have come already and the connection stands, else None."""

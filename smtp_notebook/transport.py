@@ -382,6 +382,9 @@ class Lane:
             if following is not None:
                 self._transport.hung_up(fresh=False)
             return self._doubt(link.dialogue.lost)
+        if following is not None and not replies[0].good:
+            # It would be tried again: that must not be on account of a reply that was one too many.
+            await link.dialogue.arrive(count, self._at.timeout)
         if link.dialogue.confused:
             # More came than was asked for: which of it answers the dot is anybody's guess.
             return self._doubt("the server's replies do not fit what it was asked")
