@@ -22,21 +22,32 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from smtp_notebook import _html
 from smtp_notebook.holder import Holder, alive, boot_id, on_network, stamp
 from smtp_notebook.outcome import JournalError, MergeRefusedError, Outcome, Report, State
 from smtp_notebook.records import Stored, packed, unpacked
 from smtp_notebook.schema import FIELDS, INSERT, MIGRATIONS, checksum, key_hash
+from smtp_notebook.standing import (
+    SINGLE,
+    Known,
+    Terms,
+    doubtful,
+    key_name,
+    ranges,
+    skipped_once,
+    spread,
+    when,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Campaign", "Journal", "Known", "Ledger", "PassingJournal", "Row", "decided"]
+__all__ = ["Campaign", "Journal", "Ledger", "PassingJournal", "Row"]
 
 PATH_VARIABLE = "SMTP_NOTEBOOK_JOURNAL"
 #: Answers are synced when they are this old, in seconds, if no window was armed since.
@@ -45,10 +56,7 @@ _BUSY_SECONDS = 10.0
 _QUICK_BYTES = 16 * 2**20
 #: The log is copied into the file when it has so many pages; a merge writes the same ones again and again.
 _CHECKPOINT_PAGES = 4000
-#: The campaign of mails that `send` sends.
-SINGLE = "single mails"
 _WENT = frozenset({State.SENT, State.PARTIAL, State.IN_DOUBT})
-_OPEN = frozenset({State.PLANNED, State.DEFERRED, State.FAILED})
 
 _COLUMNS = f"{', '.join(FIELDS)}, sum, stands"
 _SELECT = f"SELECT {_COLUMNS} FROM standing"
@@ -136,28 +144,6 @@ class Campaign:
     def summary(self) -> str:
         """The counts in words."""
         return ", ".join(f"{n:,} {s.replace('_', ' ')}" for s, n in self.counts.items()) or "no rows"
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the journal holds of one row.
-
-    Attributes:
-        accepted: The recipients who have the mail although the row as a whole is not sent.
-    """
-
-    id: int
-    key: str
-    seq: int
-    version: int
-    digest: bytes
-    accepted: tuple[str, ...]
-    outcome: Outcome
-
-    @property
-    def state(self) -> State:
-        """How the row stands."""
-        return self.outcome.state
 
 
 class Journal:
@@ -346,7 +332,7 @@ class Journal:
         number, key, seq, version, digest, accepted, position, state, *columns = values
         outcome = unpacked(key, position, [state, *columns])
         if stands != state:
-            outcome = _doubtful(outcome)
+            outcome = doubtful(outcome)
         return Known(
             number, key, seq, version, digest, tuple(accepted.split("\n")) if accepted else (), outcome
         )
@@ -463,7 +449,7 @@ class Journal:
         try:
             with self._explained():
                 self._check()
-            now = _Terms(scope, sender, fingerprint, json.dumps(key))
+            now = Terms(scope, sender, fingerprint, json.dumps(key))
             number, version = self._campaign(campaign, now, changed)
             self._recover(number)
         except BaseException:
@@ -495,15 +481,15 @@ class Journal:
             )
             lost = self._claimed(number, boot_id()) if copies else set()
             found = [
-                _doubtful(k.outcome) if (k.id, k.seq) in lost else k.outcome
+                doubtful(k.outcome) if (k.id, k.seq) in lost else k.outcome
                 for k in map(self._checked, copies)
             ]
             went = [o for o in found if o.state in _WENT]
-            said = f"the same mail went before ({_when(went[-1])})" if went else ""
+            said = f"the same mail went before ({when(went[-1])})" if went else ""
             row.key = f"{name}#{len(found) + 1}"
             ledger = Ledger(self, number, 1, None)
             if once and went:
-                return ledger, _skipped_once(row, went[-1]), said
+                return ledger, skipped_once(row, went[-1]), said
             if once:
                 self._refuse_twin(number, {k.id for k in map(self._checked, copies)})
             ledger.arm_single(db, row, key_hash(name))
@@ -513,11 +499,11 @@ class Journal:
         """Refuse a mail that somebody sends at this very moment, and that is to go once."""
         query = "SELECT pid, rows FROM claim WHERE campaign=? AND boot=?"
         for pid, rows in self._all(query, number, boot_id()):
-            if alive(pid) and any(record in copies for record, _ in _spread(rows)):
+            if alive(pid) and any(record in copies for record, _ in spread(rows)):
                 cause = f"The same mail is being sent at this moment, by process {pid}."
                 raise MergeRefusedError(cause, "Wait for it; it is not sent a second time.")
 
-    def _campaign(self, name: str, now: _Terms, changed: str) -> tuple[int, int]:
+    def _campaign(self, name: str, now: Terms, changed: str) -> tuple[int, int]:
         """Return the campaign's number, and which version of it these terms are."""
         query = "SELECT id, scope, sender, fingerprint, keys, version, rows FROM campaign WHERE name=?"
         found = self._all(query, name)
@@ -530,13 +516,11 @@ class Journal:
                 return int(cursor.lastrowid or 0), 1
         number, scope, sender, fingerprint, keys, version, rows = found[0]
         self._count(number, rows)
-        before = _Terms(scope, sender, fingerprint, keys or now.keys)
+        before = Terms(scope, sender, fingerprint, keys or now.keys)
         if not rows or before == now:
             return number, version
         if before.keys != now.keys:
-            cause = (
-                f"The campaign {name!r} knows its rows by {_key_name(keys)}, not by {_key_name(now.keys)}."
-            )
+            cause = f"The campaign {name!r} knows its rows by {key_name(keys)}, not by {key_name(now.keys)}."
             raise MergeRefusedError(cause, "Name the same key=, or mail everyone with another campaign=.")
         if changed != "send-rest":
             cause = (
@@ -561,7 +545,7 @@ class Journal:
         ):
             if checksum((rows,)) != total:
                 raise self._damaged(f"the claim {claim} does not fit its checksum")
-            found.update(_spread(rows))
+            found.update(spread(rows))
         return found
 
     def _recover(self, number: int) -> None:
@@ -585,7 +569,7 @@ class Journal:
         for record, seq in self._claimed(number, boot_id()):
             for found in self._all(f"{_SELECT} WHERE id=? AND seq=? AND stands=state", record, seq):
                 known = self._checked(found)
-                _change(db, known, _doubtful(known.outcome))
+                _change(db, known, doubtful(known.outcome))
 
     # ---------------------------------------------------------------------------------------- display
 
@@ -612,7 +596,7 @@ class Ledger:
     """
 
     def __init__(
-        self, journal: Journal, number: int, version: int, holder: Holder | None, terms: _Terms | None = None
+        self, journal: Journal, number: int, version: int, holder: Holder | None, terms: Terms | None = None
     ) -> None:
         self.version = version
         self._terms = terms
@@ -670,7 +654,7 @@ class Ledger:
         self._unsynced_since = 0.0
 
     def _claim(self, db: sqlite3.Connection, rows: Sequence[Row]) -> None:
-        text = _ranges((row.record, row.seq) for row in rows)
+        text = ranges((row.record, row.seq) for row in rows)
         claim = (self._number, self._run, boot_id(), os.getpid(), text, checksum((text,)))
         db.execute("INSERT INTO claim (campaign, run, boot, pid, rows, sum) VALUES (?, ?, ?, ?, ?, ?)", claim)
         db.execute("UPDATE campaign SET running=1 WHERE id=? AND running=0", (self._number,))
@@ -797,32 +781,6 @@ class Ledger:
                 self._holder.release()
 
 
-class _Terms(NamedTuple):
-    """What a campaign must not change unnoticed."""
-
-    scope: str
-    sender: str
-    fingerprint: str
-    keys: str
-
-    def differences(self, now: _Terms) -> list[str]:
-        """Say what is another now."""
-        return [
-            *([f"its From was {self.sender}, now it is {now.sender}"] if self.sender != now.sender else []),
-            *(["its template is another"] if self.fingerprint != now.fingerprint else []),
-            *(
-                [f"it went to {_place(self.scope)}, now it goes to {_place(now.scope)}"]
-                if self.scope != now.scope
-                else []
-            ),
-        ]
-
-
-def _key_name(keys: str) -> str:
-    columns = json.loads(keys)
-    return " and ".join(map(repr, columns)) if columns else "their addresses"
-
-
 @dataclass(slots=True)
 class _Write:
     """One change that waits for its commit: an answer's columns, or None for an intent.
@@ -845,26 +803,6 @@ def _settle(done: asyncio.Future[None], error: BaseException | None) -> None:
         done.set_exception(error)
 
 
-def _ranges(records: Iterable[tuple[int, int]]) -> str:
-    """Return record numbers with how often each was written, runs of neighbours together: ``5-36@1,40@3``."""
-    found: list[list[int]] = []
-    for number, seq in records:
-        if found and found[-1][1] == number - 1 and found[-1][2] == seq:
-            found[-1][1] = number
-        else:
-            found.append([number, number, seq])
-    return ",".join(f"{first}-{last}@{seq}" for first, last, seq in found)
-
-
-def _spread(text: str) -> Iterator[tuple[int, int]]:
-    """Yield what `_ranges` was given."""
-    for part in filter(None, text.split(",")):
-        span, _, seq = part.partition("@")
-        first, _, last = span.partition("-")
-        for number in range(int(first), int(last) + 1):
-            yield number, int(seq)
-
-
 _MOMENT = 0.001
 
 
@@ -882,61 +820,7 @@ def _change(db: sqlite3.Connection, known: Known, outcome: Outcome) -> None:
     db.execute(_UPDATE, (*values[2:], checksum(values), known.id, known.seq))
 
 
-# ------------------------------------------------------------------------------------------ decisions
-
-
-def decided(known: Known, recipients: tuple[str, ...], digest: bytes) -> Outcome | None:
-    """Return the Outcome of a row that must not be sent now, or None when it is due.
-
-    Args:
-        known: What earlier runs made of it.
-        recipients: Whom it goes to now.
-        digest: What its mail says now; of interest for a row that was refused.
-    """
-    before = known.outcome
-    if before.state in _OPEN:
-        return None
-    if before.state is State.REFUSED and known.digest != digest:
-        return None
-    if before.state is State.PARTIAL and any(said.startswith("4") for _, said in before.refused):
-        return None
-    if before.state is State.IN_DOUBT:
-        return before.with_(fix=_DOUBT_FIX)
-    if before.state is State.REFUSED:
-        return before.with_(reason=f"Refused before, unchanged since: {before.reason}")
-    reason = f"This campaign had it already ({_when(before)}, version {known.version})."
-    warnings = before.warnings
-    if recipients and set(before.to) != set(recipients):
-        warnings = (
-            *warnings,
-            f"sent to {', '.join(before.to)}, but the row now says {', '.join(recipients)}",
-        )
-    return before.with_(state=State.SKIPPED, status=0, reason=reason, fix="", warnings=warnings)
-
-
-def _when(outcome: Outcome) -> str:
-    return outcome.started.strftime("%Y-%m-%d %H:%M UTC") if outcome.started else "at an unknown time"
-
-
-def _skipped_once(row: Row, before: Outcome) -> Outcome:
-    """Return the Outcome of a mail that is sent once only; one in doubt stays in doubt."""
-    if before.state is State.IN_DOUBT:
-        reason = f"The same mail may have gone before ({_when(before)}); it is not sent again."
-        return row.outcome(State.IN_DOUBT, reason=reason, fix=f'See Journal().report("{SINGLE}").in_doubt.')
-    return row.outcome(State.SKIPPED, reason=f"The same mail went before ({_when(before)}).")
-
-
-_DOUBT_FIX = (
-    "Look into the recipient's mailbox, then Journal().resolve(campaign, key, delivered=True or False)."
-)
-_DOUBT_REASON = (
-    "The run that sent it ended before the server's answer was recorded; it may have been delivered."
-)
-
-
-def _doubtful(outcome: Outcome) -> Outcome:
-    """Return the Outcome of a row whose answer is not known."""
-    return outcome.with_(state=State.IN_DOUBT, status=0, reason=_DOUBT_REASON, fix=_DOUBT_FIX)
+# ------------------------------------------------------------------------------------------------ file
 
 
 def _publish(draft: Path, path: Path) -> None:
@@ -953,11 +837,6 @@ def _publish(draft: Path, path: Path) -> None:
         if path.exists():
             raise FileExistsError from None
         draft.replace(path)
-
-
-def _place(scope: str) -> str:
-    kind, _, host = scope.partition(":")
-    return f"{host} on this machine" if kind == "loopback" else host
 
 
 def _default_path() -> Path:

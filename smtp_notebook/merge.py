@@ -35,9 +35,9 @@ __all__ = ["Breaker", "Feed", "Journal", "Lane", "Run", "Transport", "backoff", 
 MOST_WAITING = 4096
 #: The mails of waiting rows are kept up to this many bytes, about.
 WAITING_BYTES = 16 * 1024 * 1024
-#: Half a window of claimed rows lasts about so long, and is never smaller than so many rows.
-_CLAIM_SECONDS = 0.05
-_LEAST_CLAIMED = 8
+#: A window of claimed rows lasts about so long, and is never smaller than so many rows.
+_WINDOW_SECONDS = 0.1
+_LEAST_CLAIMED = 16
 #: An unused connection is closed when the next mail is further away than this, in seconds.
 IDLE_SECONDS = 30.0
 #: How a run waits between attempts, in seconds; a test may exchange it for one that does not.
@@ -451,18 +451,21 @@ class Run:
         """Have the next rows claimed while these are being sent; a window holds both."""
         if self._fetching is not None or self._exhausted:
             return
-        half = self._half_a_window()
-        room = 2 * half - len(self._ready) - self._in_flight - self._unrecorded
-        if not self._ready or room >= half:
-            self._fetching = asyncio.ensure_future(self._fetch(max(1, min(room, half))))
+        window = self._window()
+        room = window - len(self._ready) - self._in_flight - self._unrecorded
+        if not self._ready or room >= window // 4:
+            self._fetching = asyncio.ensure_future(self._fetch(max(1, min(room, window // 2))))
 
-    def _half_a_window(self) -> int:
-        """Return how many rows to claim at once: what goes in a twentieth of a second, as far as is known."""
-        most = max(preflight.WINDOW // 2, self._workers)
+    def _window(self) -> int:
+        """Return how many rows may be claimed: what goes in a tenth of a second, as far as is known.
+
+        Each worker has one in flight and one that leaves ahead; as many again keep them from waiting.
+        """
+        least = max(_LEAST_CLAIMED, 4 * self._workers)
         if self._tried < preflight.CLAIMED:
-            return min(max(preflight.CLAIMED, self._workers), most)
+            return max(preflight.CLAIMED, least)
         speed = self._tried / max(self._clock() - self._began, 1e-3)
-        return min(max(int(speed * _CLAIM_SECONDS), _LEAST_CLAIMED, self._workers), most)
+        return min(max(int(speed * _WINDOW_SECONDS), least), max(preflight.WINDOW, least))
 
     async def _fetch(self, most: int) -> None:
         assert self._caller is not None

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from smtp_notebook.frames import ADDRESS_COLUMNS, Frame, row_key
-from smtp_notebook.journal import Known, decided
 from smtp_notebook.mime import new_message_id, stamp
 from smtp_notebook.outcome import JournalError, MailError, MessageError, Outcome, State
 from smtp_notebook.records import packed
 from smtp_notebook.roll import Roll
+from smtp_notebook.standing import Known, decided
 from smtp_notebook.template import is_missing
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ __all__ = ["CLAIMED", "WINDOW", "Claims", "Feed", "Planned", "Preflight", "Singl
 
 #: Printed mails are kept up to this many bytes; beyond it a row is printed again when it is sent.
 MEMORY_BUDGET = 32 * 1024 * 1024
-#: How many rows are claimed at most at one moment (with up to half as many connections); after power loss no more
-#: than these are in doubt. Where mails go slowly it is fewer: what goes in a tenth of a second, and at least 16.
+#: How many rows are claimed at most at one moment (with up to 64 connections, else four for each); after power loss no
+#: more than these are in doubt. Where mails go slowly it is fewer: what goes in a tenth of a second, at least 16.
 WINDOW = 256
 #: How many rows are claimed at once by a run that does not know its speed yet.
 CLAIMED = 32
