@@ -453,7 +453,8 @@ class Run:
             return
         window = self._window()
         room = window - len(self._ready) - self._in_flight - self._unrecorded
-        if not self._ready or room >= window // 4:
+        # A claim waits for the disk, so it is for many rows; but each worker finds one that may leave ahead.
+        if len(self._ready) <= self._workers or room >= window // 2:
             self._fetching = asyncio.ensure_future(self._fetch(max(1, min(room, window // 2))))
 
     def _window(self) -> int:

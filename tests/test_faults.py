@@ -977,14 +977,6 @@ def test_a_process_killed_between_dot_and_reply_leaves_that_row_in_doubt(way, po
         assert nobody_twice(server) == once(frame()) - (Counter() if kept else once([frame()[row]]))
 
 
-@pytest.fixture
-def interruptible():
-    """Have SIGINT raise KeyboardInterrupt: a shell's background jobs ignore it from the start."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("way", WAYS)

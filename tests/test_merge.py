@@ -301,14 +301,6 @@ def test_a_failing_callback_ends_the_run_and_is_seen(sandbox):
     assert len(sandbox.messages) < 50
 
 
-@pytest.fixture
-def interruptible():
-    """Have SIGINT raise KeyboardInterrupt: a shell's background jobs ignore it from the start."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_stops_in_order_keeps_the_report_and_sends_nothing_later():
     def interrupt(_):

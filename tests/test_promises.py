@@ -217,14 +217,6 @@ def _own_limiters(monkeypatch):
 
 
 @pytest.fixture
-def interruptible():
-    """Have SIGINT raise KeyboardInterrupt: a shell's background jobs ignore it from the start."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture
 def real_pauses(monkeypatch):
     """Let the run wait as it does for a person."""
     monkeypatch.setattr(merges, "PAUSE", asyncio.sleep)
