@@ -385,7 +385,7 @@ class Lane:
         if following is not None and not replies[0].good:
             # It would be tried again: that must not be on account of a reply that was one too many.
             await link.dialogue.arrive(count, self._at.timeout)
-        if link.dialogue.confused:
+        if link.dialogue.confused or not (replies[0].good or _fits(link.dialogue.peek(count))):
             # More came than was asked for: which of it answers the dot is anybody's guess.
             return self._doubt("the server's replies do not fit what it was asked")
         return self._answered(link, replies[0], opened.answers, following, count)
@@ -676,6 +676,13 @@ def _xtext(text: str) -> str:
 def _waits_for_text(replies: Sequence[Reply]) -> bool:
     """Tell whether MAIL and every RCPT were accepted, and DATA waits."""
     return replies[-1].code == _START and all(reply.good for reply in replies[:-1])
+
+
+def _fits(replies: Sequence[Reply] | None) -> bool:
+    """Tell whether replies to MAIL, RCPT and DATA can be what they seem; those that never came can."""
+    if not replies:
+        return True
+    return not replies[-1].good and all(reply.digit != _GO_AHEAD for reply in replies[:-1])
 
 
 def _worst(answers: list[tuple[str, Reply]]) -> Reply:

@@ -17,8 +17,9 @@ from kill import child
 from system_packages import found
 
 _CALLS = "write,writev,pwrite64,pwritev,ftruncate,unlink,fsync,fdatasync,sendto,sendmsg"
-_LINE = re.compile(r"(?P<pid>\d+) (?P<call>\w+)\((?:\d+<(?P<file>[^>]*)>)?(?P<rest>.*)")
-_RESUMED = re.compile(r"(?P<pid>\d+) <\.\.\. (?:fsync|fdatasync) resumed>.*= 0$")
+# strace pads short process numbers.
+_LINE = re.compile(r"(?P<pid>\d+) +(?P<call>\w+)\((?:\d+<(?P<file>[^>]*)>)?(?P<rest>.*)")
+_RESUMED = re.compile(r"(?P<pid>\d+) +<\.\.\. (?:fsync|fdatasync) resumed>.*= 0$")
 _OFFSET = re.compile(r", ([0-9]+)(?:\)| <unfinished)")
 _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _RCPT = re.compile(rb"RCPT TO:<([^>]*)>", re.IGNORECASE)
