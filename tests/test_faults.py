@@ -1413,6 +1413,11 @@ def test_a_running_loop_is_no_obstacle(face, journal):
         run_until_all_went(server, frame(), journal)
 
 
+def after_this(call, *arguments):
+    """Call something from a hook of the server, but only when that has noted what it was about to note."""
+    asyncio.get_running_loop().call_soon(call, *arguments)
+
+
 @pytest.mark.parametrize("stage", ["rcpt", "data", "dot"])
 @pytest.mark.parametrize("position", POSITIONS)
 def test_a_cancelled_merge_keeps_what_it_knows_and_the_rest_goes_later(position, stage, journal, monkeypatch):
@@ -1427,7 +1432,7 @@ def test_a_cancelled_merge_keeps_what_it_knows_and_the_rest_goes_later(position,
         def cancel(met):
             if met != address(row):
                 return None
-            loop.call_soon_threadsafe(task.cancel)
+            after_this(loop.call_soon_threadsafe, task.cancel)
             return KEPT + STALL if stage == "dot" else STALL
 
         server.script[stage] = cancel
@@ -1454,7 +1459,7 @@ def test_a_loop_closed_in_mid_run_leaves_a_campaign_that_can_be_resumed(stage, j
     def stop(met):
         if met != address(3):
             return None
-        loop.call_soon_threadsafe(loop.stop)
+        after_this(loop.call_soon_threadsafe, loop.stop)
         return KEPT + STALL if stage == "dot" else STALL
 
     with Server({stage: stop}) as server:
