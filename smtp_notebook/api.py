@@ -23,7 +23,7 @@ from smtp_notebook.connection import Connection
 from smtp_notebook.fields import check_field_names
 from smtp_notebook.frames import Frame, guess_address_column
 from smtp_notebook.journal import Journal, Ledger, PassingJournal
-from smtp_notebook.merge import Run
+from smtp_notebook.merge import Run, Told
 from smtp_notebook.message import Message
 from smtp_notebook.outcome import (
     FAILURES,
@@ -43,6 +43,7 @@ from smtp_notebook.outcome import (
 from smtp_notebook.preflight import Feed, Planned, Preflight, Single, checked
 from smtp_notebook.press import Press, printed_once, with_sender
 from smtp_notebook.rate import Limiter, parse_rates
+from smtp_notebook.records import packed, unpacked
 from smtp_notebook.roll import Roll
 from smtp_notebook.sandbox import Sandbox, default_sandbox
 from smtp_notebook.template import Template
@@ -213,8 +214,8 @@ class _One:
     def run(self) -> Run:
         return _run(Single(self.row, self.ledger), self.server, self.ledger, self.take, limiter=self.limiter)
 
-    def take(self, outcome: Outcome) -> None:
-        self.outcome = outcome
+    def take(self, key: str, position: int | None, columns: tuple[Any, ...]) -> None:
+        self.outcome = unpacked(key, position, columns)
 
     def raise_unless_it_went(self) -> None:
         """Raise the journal's error again, unless the mail may have gone: that has to be said before all else."""
@@ -370,12 +371,12 @@ class _Merge:
     def roll(self) -> Roll:
         return self.check.roll
 
-    def run(self, report: Callable[[Outcome], object]) -> Run:
+    def run(self, report: Told) -> Run:
         ledger = self.ledger or PassingJournal()
         mine = self.options.on_outcome
 
         def here(outcome: Outcome) -> None:
-            report(outcome)
+            report(outcome.key, outcome.row, packed(outcome))
             if mine is not None:
                 mine(outcome)
 
@@ -414,7 +415,7 @@ class _Merge:
 
 
 #: A Report of more rows reads them from its table.
-_HELD_ROWS = 20_000
+_HELD_ROWS = 1_000
 #: How many rows one transaction of a plan holds, so that nobody else has to wait long.
 _PLANNED_AT_ONCE = 2000
 
@@ -483,11 +484,7 @@ def _plan(merge: _Merge) -> None:
     assert merge.ledger is not None
     merge.ledger.adopt()
     for rows in merge.roll.unplanned(_PLANNED_AT_ONCE):
-        planned = [
-            Planned(d.position, d.key, "", d.recipients, d.digest, message_id=d.message_id) for d in rows
-        ]
-        merge.ledger.plan(planned)
-        merge.roll.note_records([(p.record, p.seq, p.position or 0) for p in planned])
+        merge.roll.note_records(merge.ledger.plan(rows), rows)
 
 
 def _close(journal: Journal, options: _Options) -> None:
@@ -684,7 +681,7 @@ def _run(
     feed: Feed | Single,
     server: Server,
     journal: Ledger | PassingJournal,
-    report: Callable[[Outcome], object],
+    report: Told,
     *,
     on_outcome: Callable[[Outcome], object] | None = None,
     limiter: Limiter | None = None,
@@ -746,10 +743,10 @@ class _Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def step(self, outcome: Outcome) -> None:
-        self._put(outcome)
+    def step(self, _: str, position: int | None, columns: tuple[Any, ...]) -> None:
+        self._put(position, columns)
         if self._bar is not None:
-            if outcome.state in FAILURES:
+            if columns[0] in FAILURES:
                 self._failures += 1
                 self._bar.set_postfix(failures=self._failures, refresh=False)
             self._bar.update()

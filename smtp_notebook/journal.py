@@ -97,14 +97,8 @@ class Row(Protocol):
 class PassingJournal:
     """A journal that remembers nothing, for sends that count for nobody: the sandbox, tests, a redirect."""
 
-    empty = True
-
     def __repr__(self) -> str:
         return "<PassingJournal>"
-
-    def known(self, key: str) -> Known | None:  # noqa: ARG002 - nothing is known of earlier runs, so every row is due
-        """Return what is known of a row."""
-        return None
 
     def arm(self, rows: Sequence[Row]) -> None:
         """Take rows."""
@@ -592,7 +586,7 @@ class Ledger:
     """One run of one campaign: plan, claims, intents and answers; satisfies `merge.Journal`.
 
     `plan`, `arm` and `close` block for the disk and belong on the calling thread; `intend` and `record` on the
-    loop of the run, where those of one turn share a commit.
+    loop of the run, where those of a few turns share a commit.
     """
 
     def __init__(
@@ -630,22 +624,26 @@ class Ledger:
                     (*self._terms, self.version, self._number),
                 )
 
-    def plan(self, rows: Sequence[Row]) -> None:
-        """Write the rows that no earlier run planned; each gets the number of its record."""
-        with self._journal._writing(synced=False) as db:  # noqa: SLF001
-            self._insert(db, [(row, key_hash(row.key)) for row in rows])
+    def plan(self, rows: Sequence[Columns]) -> int:
+        """Write rows that no earlier run planned; return the number of the first one's record, others follow.
 
-    def _insert(self, db: sqlite3.Connection, rows: Sequence[tuple[Row, int]]) -> None:
+        Args:
+            rows: For each its key, position, digest and the values of `records.COLUMNS`.
+        """
+        with self._journal._writing(synced=False) as db:  # noqa: SLF001
+            return self._insert(db, [(key_hash(row[0]), row) for row in rows])
+
+    def _insert(self, db: sqlite3.Connection, rows: Sequence[tuple[int, Columns]]) -> int:
         # Never a number that a forgotten campaign had.
         highest = db.execute("SELECT seq FROM sqlite_sequence WHERE name='record'").fetchone()
-        next_id = highest[0] + 1 if highest is not None else 1
+        first = int(highest[0]) + 1 if highest is not None else 1
         records = []
-        for number, (row, hashed) in enumerate(rows, next_id):
-            row.record, row.seq = number, 1
-            values = self._values(row, row.columns(State.PLANNED))
+        for number, (hashed, (key, position, digest, *columns)) in enumerate(rows, first):
+            values = (number, key, 1, self.version, digest, "", position, *columns)
             records.append((self._number, hashed, *values, checksum(values)))
         db.executemany(INSERT, records)
         db.execute("UPDATE campaign SET rows = rows + ? WHERE id=?", (len(records), self._number))
+        return first
 
     def arm(self, rows: Sequence[Row]) -> None:
         """Claim rows by one synced commit: after power loss these may have gone."""
@@ -661,7 +659,10 @@ class Ledger:
 
     def arm_single(self, db: sqlite3.Connection, row: Row, hashed: int) -> None:
         """Plan and claim the one mail of this ledger, inside its journal's transaction."""
-        self._insert(db, [(row, hashed)])
+        row.record = self._insert(
+            db, [(hashed, (row.key, row.position, row.digest, *row.columns(State.PLANNED)))]
+        )
+        row.seq = 1
         self._claim(db, [row])
 
     # ------------------------------------------------------------------------------ intents and answers
@@ -686,14 +687,21 @@ class Ledger:
     def _enqueue(self, write: _Write) -> None:
         self._pending.append(write)
         if len(self._pending) == 1:
-            # A turn later, so that what other connections heard meanwhile shares the commit.
             self._loop = asyncio.get_running_loop()
-            self._loop.call_soon(self._loop.call_soon, self.flush)
+            self._loop.call_soon(self._gather, _TURNS)
 
     def _values(self, row: Row, columns: Columns) -> tuple[Any, ...]:
         """Return the record of a row: `FIELDS`."""
         accepted = "\n".join(row.accepted)
         return (row.record, row.key, row.seq, self.version, row.digest, accepted, row.position, *columns)
+
+    def _gather(self, turns: int) -> None:
+        """Write what waits some turns of the loop later, so that what other connections hear meanwhile shares it."""
+        assert self._loop is not None
+        if turns:
+            self._loop.call_soon(self._gather, turns - 1)
+        else:
+            self.flush()
 
     def flush(self) -> None:
         """Write what waits as one commit; while a window is being claimed it waits a moment longer."""
@@ -804,6 +812,8 @@ def _settle(done: asyncio.Future[None], error: BaseException | None) -> None:
 
 
 _MOMENT = 0.001
+#: So many turns a change waits for others to share its commit; a turn takes microseconds where nothing happens.
+_TURNS = 3
 
 
 def _taken_over() -> MergeRefusedError:

@@ -23,13 +23,13 @@ from smtp_notebook._sync import GRACE, Caller, CallInterruptedError
 from smtp_notebook.outcome import Outcome, State
 from smtp_notebook.preflight import Planned
 from smtp_notebook.rate import Limiter, Rate
-from smtp_notebook.records import packed
+from smtp_notebook.records import packed, unpacked
 from smtp_notebook.replies import BEFORE_ANY_MAIL, HaltedError
 
 if TYPE_CHECKING:
     from smtp_notebook.replies import Verdict
 
-__all__ = ["Breaker", "Feed", "Journal", "Lane", "Run", "Transport", "backoff", "settled"]
+__all__ = ["Breaker", "Feed", "Journal", "Lane", "Run", "Told", "Transport", "backoff", "settled"]
 
 #: How many rows may wait for another try before no fresh one is begun.
 MOST_WAITING = 4096
@@ -44,6 +44,8 @@ IDLE_SECONDS = 30.0
 PAUSE: Callable[[float], Awaitable[None]] = asyncio.sleep
 #: What a run takes for the time, in seconds; only differences count.
 CLOCK: Callable[[], float] = time.monotonic
+#: Takes a row's key, its position, and its Outcome as `records.packed` has it.
+Told = Callable[[str, int | None, tuple[Any, ...]], object]
 
 
 # -------------------------------------------------------------------------------------------- ports
@@ -252,7 +254,7 @@ class Run:
         feed: Gives claimed rows; called on the calling thread.
         transport: Where to.
         journal: What remembers.
-        report: Called once per row with its Outcome, after it was recorded; on the run's loop.
+        report: Called once per row, after its Outcome was recorded; on the run's loop.
         on_outcome: The person's own; called after *report*, on the calling thread.
         workers: How many rows may be in flight.
         attempts: Transactions per row before a temporary refusal is final for this run.
@@ -265,7 +267,7 @@ class Run:
         transport: Transport,
         journal: Journal,
         *,
-        report: Callable[[Outcome], object],
+        report: Told,
         on_outcome: Callable[[Outcome], object] | None = None,
         workers: int = 4,
         attempts: int = 3,
@@ -570,13 +572,18 @@ class Run:
         self._tried += 1
         if verdict.enhanced == "4.7.28":
             self._slow_down()
+        self._in_flight -= 1
+        self._unrecorded += 1
+        if verdict.state is State.SENT and not row.accepted and not row.refused:
+            # What nearly every row comes to: there is nothing to decide.
+            columns = row.sent(verdict.code, verdict.enhanced)
+            self._journal.record(row, columns, functools.partial(self._went, row, verdict, columns))
+            return
         found = settled(row, verdict, left=row.attempts < self._attempts)
         row.accepted, row.refused = found.accepted, found.refused
         # What ends the run is no fault of this row: the next run tries it like those behind it.
         noted = found.outcome.with_(state=State.DEFERRED) if verdict.stops_run else found.outcome
-        self._unrecorded += 1
         self._journal.record(row, packed(noted), functools.partial(self._recorded, row, verdict, found))
-        self._in_flight -= 1
 
     def _slow_down(self) -> None:
         """Halve the rate: the one that was given, or the one that has been reached so far."""
@@ -591,6 +598,18 @@ class Run:
         if len(self._later) * row.size > WAITING_BYTES:
             row.chunks = ()  # printed again when it is due
         heapq.heappush(self._later, (self._clock() + delay, self._turn, row))
+
+    def _went(
+        self, row: Planned, verdict: Verdict, columns: tuple[Any, ...], error: BaseException | None
+    ) -> None:
+        """Let go of a row that everybody has, as is in the journal now."""
+        if error is not None:
+            self._recorded(row, verdict, settled(row, verdict, left=False), error)
+            return
+        self._unrecorded -= 1
+        row.chunks = ()
+        self._say(row.key, row.position, columns)
+        self._tell()
 
     def _recorded(self, row: Planned, verdict: Verdict, found: Settled, error: BaseException | None) -> None:
         """Go on with a row whose answer is in the journal: it waits for another try, or that was all."""
@@ -610,12 +629,16 @@ class Run:
         self._tell()
 
     def _tell_outcome(self, outcome: Outcome) -> None:
+        self._say(outcome.key, outcome.row, packed(outcome))
+
+    def _say(self, key: str, position: int | None, columns: tuple[Any, ...]) -> None:
         try:
-            self._report(outcome)
+            self._report(key, position, columns)
         except Exception as error:  # noqa: BLE001 - raised by send()
             self.fail(error)
         if self._on_outcome is not None:
             self._called += 1
+            outcome = unpacked(key, position, columns)
             asyncio.ensure_future(self._call(outcome)).add_done_callback(lambda _: self._tell())
 
     async def _call(self, outcome: Outcome) -> None:

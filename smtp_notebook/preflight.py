@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from smtp_notebook.frames import ADDRESS_COLUMNS, Frame, row_key
 from smtp_notebook.mime import new_message_id, stamp
 from smtp_notebook.outcome import JournalError, MailError, MessageError, Outcome, State
-from smtp_notebook.records import packed
+from smtp_notebook.records import packed, planned, sent
 from smtp_notebook.roll import Roll
 from smtp_notebook.standing import Known, decided
 from smtp_notebook.template import is_missing
@@ -102,11 +102,13 @@ class Planned:
             **more,
         )  # fmt: skip
 
+    def sent(self, code: int | None, enhanced: str) -> tuple[Any, ...]:
+        """Return the values of `records.COLUMNS` of a row that everybody has now who is due."""
+        tried = self.attempts, self.began, self.seconds
+        return sent(self.recipients, (code, enhanced), self.message_id, tried, self.warnings)
+
     def columns(self, state: State) -> tuple[Any, ...]:
         """Return such an Outcome as the values of `records.COLUMNS`."""
-        if state is State.PLANNED and not self.attempts and not self.warnings:
-            to = "\n".join(self.recipients)
-            return ("planned", to, 202, None, "", "", "", self.message_id, 0, None, 0.0, "", "")
         return packed(self.outcome(state))
 
 
@@ -199,10 +201,12 @@ class Preflight:
                 self.roll.add(self._problem(position, cells, error))
 
     def _row(self, position: int, cells: Mapping[str, Any]) -> None:
+        people: tuple[str, ...] = ()
         if self._key is not None:
             key = row_key(self._key, cells)
         else:
-            key = ", ".join(sorted(a.casefold() for a in self.press.addressees(cells)))
+            people = self.press.addressees(cells)
+            key = ", ".join(sorted([a.casefold() for a in people]))
         if (first := self.roll.first(f"key {key}", position)) != position:
             cause = f"Row {first} has the same key, {key!r}."
             raise MessageError(
@@ -218,7 +222,8 @@ class Preflight:
         if known is not None and (outcome := decided(known, printed.recipients, printed.digest)) is not None:
             self.roll.add(outcome.with_(row=position))
             return
-        self._add(position, key, printed, known, self._shared_addresses(cells, position))
+        shared = self._shared_addresses(people or self.press.addressees(cells), position)
+        self._add(position, key, printed, known, shared)
 
     def _recipients(self, cells: Mapping[str, Any]) -> tuple[str, ...]:
         """Return whom a row goes to that will not be sent; () when that is unclear."""
@@ -233,23 +238,19 @@ class Preflight:
         """Put a row that is due into the roll, and keep its mail where there is room."""
         warnings = (*printed.warnings, *shared) if shared else printed.warnings
         same = known is not None and known.digest == printed.digest
-        planned = Outcome(
-            state=State.PLANNED, key=key, row=position, to=printed.recipients, warnings=warnings,
-            message_id=known.outcome.message_id if known is not None and same else "",
-        )  # fmt: skip
+        name = known.outcome.message_id if known is not None and same else ""
         if known is not None and (known.accepted or known.state == State.PARTIAL):
             self.partly[position] = known
         record, seq = (known.id, known.seq) if known is not None else (0, 0)
-        self.roll.add(planned, printed.digest, due=True, record=record, seq=seq)
+        self.roll.add_due(
+            position, key, printed.digest, planned(printed.recipients, name, warnings), record=record, seq=seq
+        )
         self.kept.keep(position, printed)
         self.due += 1
 
-    def _shared_addresses(self, cells: Mapping[str, Any], position: int) -> tuple[str, ...]:
+    def _shared_addresses(self, people: Sequence[str], position: int) -> tuple[str, ...]:
         """Return a warning for each address that an earlier row has too."""
-        firsts = [
-            (self.roll.first(f"to {address.casefold()}", position), address)
-            for address in self.press.addressees(cells)
-        ]
+        firsts = [(self.roll.first(f"to {a.casefold()}", position), a) for a in people]
         return tuple(
             f"row {position} goes to the same address as row {first} ({address})"
             for first, address in firsts

@@ -9,7 +9,7 @@ from typing import Any
 
 from smtp_notebook.outcome import Listed, Outcome, State
 
-__all__ = ["COLUMNS", "DEFINITIONS", "Stored", "packed", "unpacked"]
+__all__ = ["COLUMNS", "DEFINITIONS", "Stored", "packed", "planned", "sent", "unpacked"]
 
 #: What a table holds of an Outcome beside its key and its row's position.
 DEFINITIONS = (
@@ -37,6 +37,47 @@ def packed(outcome: Outcome) -> tuple[Any, ...]:
         outcome.seconds,
         json.dumps(outcome.refused, ensure_ascii=False) if outcome.refused else "",
         json.dumps(outcome.warnings, ensure_ascii=False) if outcome.warnings else "",
+    )
+
+
+def planned(to: Sequence[str], message_id: str, warnings: Sequence[str]) -> tuple[Any, ...]:
+    """Return what `packed` returns for a row that was not tried, without making an Outcome."""
+    said = json.dumps(warnings, ensure_ascii=False) if warnings else ""
+    return ("planned", "\n".join(to), 202, None, "", "", "", message_id, 0, None, 0.0, "", said)
+
+
+def sent(
+    to: Sequence[str],
+    reply: tuple[int | None, str],
+    message_id: str,
+    tried: tuple[int, dt.datetime | None, float],
+    warnings: Sequence[str],
+) -> tuple[Any, ...]:
+    """Return what `packed` returns for a row that everybody has, without making an Outcome.
+
+    Args:
+        to: The envelope's recipients.
+        reply: Its code and enhanced code.
+        message_id: With its angle brackets.
+        tried: How often, since when, and how long it took together, in seconds.
+        warnings: What a person may want to look at.
+    """
+    attempts, started, seconds = tried
+    said = json.dumps(warnings, ensure_ascii=False) if warnings else ""
+    moment = started.timestamp() if started is not None else None
+    return (
+        "sent",
+        "\n".join(to),
+        200,
+        *reply,
+        "",
+        "",
+        message_id,
+        attempts,
+        moment,
+        round(seconds, 6),
+        "",
+        said,
     )
 
 

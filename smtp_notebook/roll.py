@@ -12,8 +12,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from smtp_notebook.outcome import Outcome, State
 from smtp_notebook.records import COLUMNS, DEFINITIONS, Stored, packed, unpacked
@@ -27,11 +26,13 @@ _CACHE_KIB = 8192
 _IN_MEMORY = 100_000
 _SETTERS = ", ".join(f"{c}=?" for c in COLUMNS)
 _DUE = "position, key, digest, record, seq, message_id, recipients, warnings"
+_PLAN = f"key, position, digest, {', '.join(COLUMNS)}"
 _MARKS = ", ".join("?" * (6 + len(COLUMNS)))
 
+Columns = tuple[Any, ...]
 
-@dataclass(frozen=True, slots=True)
-class Due:
+
+class Due(NamedTuple):
     """A row that is to be sent.
 
     Attributes:
@@ -76,7 +77,7 @@ class Roll:
         self._db.execute("BEGIN")
         self._seen: dict[str, int] = {}
         self._inserts: list[tuple[Any, ...]] = []
-        self._updates: deque[Outcome] = deque()
+        self._updates: deque[Columns] = deque()
 
     def __repr__(self) -> str:
         return f"<Roll of {len(self.outcomes())} rows>"
@@ -109,27 +110,35 @@ class Roll:
         found = self._read("SELECT key FROM row WHERE position=?", position)
         return str(found[0][0]) if found else ""
 
-    def add(
-        self, outcome: Outcome, digest: bytes = b"", *, due: bool = False, record: int = 0, seq: int = 0
+    def add(self, outcome: Outcome) -> None:
+        """Add a row that is not to be sent."""
+        self._insert((outcome.row, outcome.key, b"", 0, 0, 0, *packed(outcome)))
+
+    def add_due(
+        self, position: int, key: str, digest: bytes, columns: tuple[Any, ...], *, record: int, seq: int
     ) -> None:
-        """Add a row; *due* says that it is to be sent."""
+        """Add a row that is to be sent; *columns* as of `records.planned`."""
+        self._insert((position, key, digest, record, seq, 1, *columns))
+
+    def _insert(self, row: tuple[Any, ...]) -> None:
         with self._lock:
-            self._inserts.append((outcome.row, outcome.key, digest, record, seq, int(due), *packed(outcome)))
+            self._inserts.append(row)
             if len(self._inserts) >= _BUFFERED:
                 self._flush()
 
-    def put(self, outcome: Outcome) -> None:
-        """Write what became of a row."""
+    def put(self, position: int | None, columns: Columns) -> None:
+        """Write what became of a row: its Outcome as `records.packed` has it."""
         # Whoever reads writes them, as a rule: the thread that sends does not wait for a table.
-        self._updates.append(outcome)
+        self._updates.append((*columns, position))
         if len(self._updates) >= _MOST_BUFFERED:
             with self._lock:
                 self._flush()
 
-    def note_records(self, found: Sequence[tuple[int, int, int]]) -> None:
-        """Write the journal's numbers of rows: each with its seq and its position."""
+    def note_records(self, first: int, rows: Sequence[Columns]) -> None:
+        """Write the journal's numbers of rows that `unplanned` gave: *first*, and the ones behind it."""
         with self._lock:
-            self._db.executemany("UPDATE row SET record=?, seq=? WHERE position=?", found)
+            numbered = ((number, row[1]) for number, row in enumerate(rows, first))
+            self._db.executemany("UPDATE row SET record=?, seq=1 WHERE position=?", numbered)
 
     def hold_back(self, limit: int, reason: str) -> None:
         """Have only the first *limit* of the due rows sent; the others stay planned, for this reason."""
@@ -155,11 +164,10 @@ class Roll:
         if self._updates:
             self._db.executemany(f"UPDATE row SET {_SETTERS} WHERE position=?", self._drained())
 
-    def _drained(self) -> Iterator[tuple[Any, ...]]:
+    def _drained(self) -> Iterator[Columns]:
         """Yield what waits, while another thread may add to it."""
         while self._updates:
-            outcome = self._updates.popleft()
-            yield (*packed(outcome), outcome.row)
+            yield self._updates.popleft()
 
     # ----------------------------------------------------------------------------------------- reading
 
@@ -168,16 +176,20 @@ class Roll:
             self._flush()
             return self._db.execute(query, values).fetchall()
 
-    def due(self, after: int, count: int, condition: str = "") -> list[Due]:
+    def due(self, after: int, count: int) -> list[Due]:
         """Return the next *count* rows to be sent, behind the position *after*."""
-        query = f"SELECT {_DUE} FROM row WHERE due=1 AND position > ? {condition} ORDER BY position LIMIT ?"
+        query = f"SELECT {_DUE} FROM row WHERE due=1 AND position > ? ORDER BY position LIMIT ?"
         return [_due(found) for found in self._read(query, after, count)]
 
-    def unplanned(self, count: int) -> Iterator[list[Due]]:
-        """Yield the rows to be sent that no earlier run put into the journal, *count* at a time."""
+    def unplanned(self, count: int) -> Iterator[list[Columns]]:
+        """Yield the rows to be sent that no earlier run put into the journal, *count* at a time.
+
+        Each is key, position, digest and the values of `records.COLUMNS`.
+        """
+        query = f"SELECT {_PLAN} FROM row WHERE due=1 AND record=0 AND position > ? ORDER BY position LIMIT ?"
         last = -1
-        while found := self.due(last, count, "AND record=0"):
-            last = found[-1].position
+        while found := self._read(query, last, count):
+            last = found[-1][1]
             yield found
 
     def count_due(self) -> int:

@@ -6,6 +6,7 @@ changes once a file may have been written by it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import sqlite3
@@ -25,7 +26,12 @@ INSERT = f"INSERT INTO record (campaign, hash, {', '.join(FIELDS)}, sum) VALUES 
 
 def checksum(values: Sequence[Any]) -> int:
     """Return the checksum of a record; finds what a disk or an editor changed, guards against nobody."""
-    return zlib.crc32("\x1f".join(map(str, values)).encode("utf-8", "surrogatepass"))
+    return zlib.crc32((_joined(len(values)) % tuple(values)).encode("utf-8", "surrogatepass"))
+
+
+@functools.cache
+def _joined(count: int) -> str:
+    return "\x1f".join(["%s"] * count)
 
 
 def key_hash(key: str) -> int:

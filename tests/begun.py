@@ -36,9 +36,7 @@ def begun(journal, data, campaign="c"):
     frame = Frame(data)
     check = Preflight(press, CONNECTION, Roll(), earlier=None if ledger.empty else ledger.known)
     check.check(frame)
-    for found in check.roll.unplanned(1000):
-        planned = [Planned(d.position, d.key, "", d.recipients, d.digest) for d in found]
-        ledger.plan(planned)
-        check.roll.note_records([(p.record, p.seq, p.position) for p in planned])
+    for rows in check.roll.unplanned(1000):
+        check.roll.note_records(ledger.plan(rows), rows)
     known = [o for o in check.roll.outcomes() if o.state is not State.PLANNED]
     return Begun(journal, ledger, Feed(frame, check, ledger, report=known.append).window(), known)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import platform
 import sqlite3
+import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -27,6 +28,7 @@ from smtp_notebook import (
     send,
 )
 from smtp_notebook import journal as journals
+from smtp_notebook.schema import checksum
 
 LETTER = "---\nsubject: Hi {{ n }}\n---\nDear **{{ n }}**"
 
@@ -427,3 +429,11 @@ def test_a_mail_that_comes_out_differently_the_second_time_is_refused(server, mo
     assert report.counts == {State.INVALID: 3}
     assert "differs from the one that was checked" in report[0].reason
     assert server.log.mails == []
+
+
+def test_a_checksum_stays_what_it_was():
+    """Records that an earlier version wrote have to fit."""
+    values = (7, "ä@example.com", 2, 1, b"\x00\xff", "", None, "sent", 0.1, 1e20)
+    assert checksum(values) == zlib.crc32(
+        "7\x1fä@example.com\x1f2\x1f1\x1fb'\\x00\\xff'\x1f\x1fNone\x1fsent\x1f0.1\x1f1e+20".encode()
+    )

@@ -47,8 +47,9 @@ from smtp_notebook import (
 from smtp_notebook import _sync as sync
 from smtp_notebook import journal as journals
 from smtp_notebook import merge as merges
-from smtp_notebook.preflight import Feed, Planned
+from smtp_notebook.preflight import Feed
 from smtp_notebook.rate import Limiter
+from smtp_notebook.records import planned
 from smtp_notebook.roll import Roll
 
 BODY = "---\nsubject: s\n---\nhello\n"
@@ -424,9 +425,9 @@ def test_the_number_of_a_forgotten_record_is_never_another_ones(journal):
         run.ledger._holder.release()
         other.forget("c")
         with contextlib.closing(begin(other, "d")) as ledger:
-            fresh = [Planned(i, f"b{i}@example.com", "", (f"b{i}@example.com",), b"") for i in range(40)]
-            ledger.plan(fresh)
-            assert min(row.record for row in fresh) > len(data)
+            names = [f"b{i}@example.com" for i in range(40)]
+            fresh = [(name, i, b"", *planned((name,), "", ())) for i, name in enumerate(names)]
+            assert ledger.plan(fresh) > len(data)
             run.ledger.arm(run.rows)
             with pytest.raises(MergeRefusedError, match="taken over"):
                 asyncio.run(intend(run))

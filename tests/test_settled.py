@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 
 from smtp_notebook import State
 from smtp_notebook.merge import settled
 from smtp_notebook.preflight import Planned
+from smtp_notebook.records import packed, planned
 from smtp_notebook.replies import Verdict
 
 A, B, C = "a@example.com", "b@example.com", "c@example.com"
@@ -78,3 +81,14 @@ def test_the_journal_can_tell_who_is_to_be_tried_again():
     """Whoever was put off has an answer that begins with 4, whatever the server said."""
     found = settled(row(A, B), partial((B, MANY), later=(B,)), left=True)
     assert found.outcome.refused == ((B, "452 too many"),)
+
+
+@pytest.mark.parametrize("warnings", [(), ("look here", "é")])
+def test_the_short_ways_to_write_a_row_down_say_what_the_long_ways_say(warnings):
+    one = row(A, B)
+    one.warnings, one.message_id, one.seconds = warnings, "<1@example.com>", 0.1234567
+    one.began = dt.datetime(2026, 3, 1, 12, 0, 0, 123456, dt.UTC)
+    found = settled(one, SENT, left=True)
+    assert one.sent(SENT.code, SENT.enhanced) == packed(found.outcome)
+    fresh = Planned(0, "k", "me@example.com", (A, B), b"", message_id="<1@example.com>", warnings=warnings)
+    assert planned((A, B), "<1@example.com>", warnings) == packed(fresh.outcome(State.PLANNED))
