@@ -56,6 +56,10 @@ body{background:#0d1117!important;color:#e6edf3!important}
 """
 
 
+_OPENING = '<div class="letter">\n'
+_INSIDE = re.compile(r'<div class="letter"[^>]*>(.*)</div>\s*</body>', re.DOTALL)
+
+
 def looks_like_html(text: str) -> bool:
     """Tell whether *text* plainly is HTML: it has a tag outside Markdown's code spans and fences."""
     if "<" not in text:
@@ -72,13 +76,20 @@ def markdown_to_html(text: str) -> str:
     return inline_css(sheet(_markdown().render(text)))
 
 
+def markdown_to_fragment(text: str) -> str:
+    """Return Markdown as HTML for the inside of a letter, styled in attributes."""
+    found = _INSIDE.search(markdown_to_html(text))
+    assert found is not None
+    return found[1].strip()
+
+
 def sheet(content: str) -> str:
     """Return HTML *content* inside the default letter, before its CSS is inlined."""
     return (
         '<!doctype html><html><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f'<style>{_STYLE}</style></head><body><div class="letter">\n{content}</div></body></html>\n'
+        f"<style>{_STYLE}</style></head><body>{_OPENING}{content}</div></body></html>\n"
     )
 
 

@@ -1,35 +1,40 @@
 """Any notebook object as mail: HTML, its text twin, and the images that the HTML shows.
 
-An object is asked the way IPython's display asks it: for a mimebundle. Optional libraries are
-recognised through ``sys.modules`` and never imported to ask.
+An object is asked the way IPython's display asks it, for a mimebundle, and the form that mail shows best is taken.
+So a library needs no line here; those that have one show themselves in a notebook by means that no mail program
+has. Optional libraries are recognised through ``sys.modules`` and never imported to ask.
+
+Other packages add renderers by the entry-point group ``smtp_notebook.renderers``: an entry's name is the top-level
+package of the objects that it renders, its value a function of the object. It returns a `Fragment`, HTML as text
+(which is cleaned), an Attachment that is an image, or None to leave the object to the rules here.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
+import functools
 import html
+import io
 import json
 import re
-import struct
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smtp_notebook.bodies import html_to_text, inline_css
+from smtp_notebook import tables
+from smtp_notebook.bodies import html_to_text, markdown_to_fragment
 from smtp_notebook.message import Attachment
 from smtp_notebook.outcome import MessageError
+from smtp_notebook.pictures import Picture, figure_png, formula_png, from_data_uri, loaded, pil_bytes, svg_png
+from smtp_notebook.safe_html import clean_html, has_content
 
-__all__ = ["MAX_ROWS", "Fragment", "clean_html", "is_plain", "merged_images", "render"]
+__all__ = ["GROUP", "Fragment", "is_plain", "merged_images", "render", "render_bundle"]
 
-#: A table in a mail shows at most this many rows; the rest is counted below it.
-MAX_ROWS = 200
-_MAX_COLUMNS = 50
+#: The entry-point group of renderers.
+GROUP = "smtp_notebook.renderers"
 _IMAGES = ("image/png", "image/jpeg", "image/gif")
-_RETINA = 2
-_DROPPED = "script|style|iframe|object|embed|applet|form|input|button|select|textarea|link|meta|base|svg|math|noscript|title"
-_LINE = "border-bottom:1px solid #d0d7de"
+_ATTACH_FIX = "Attach it as HTML instead: Attachment(…, 'page.html')."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +61,12 @@ def is_plain(value: object) -> bool:
     """
     if value is None or isinstance(value, str | int | float | bytes):
         return True
-    if _is_table(value) or isinstance(value, list | tuple | set | dict):
+    if isinstance(value, list | tuple | set | frozenset | dict) or tables.is_frame(value):
         return False
-    return not (any(hasattr(type(value), f"_repr_{kind}_") for kind in _REPRS) or _is_figure(value))
+    kind: Any = type(value)
+    if any(hasattr(kind, f"_repr_{name}_") for name in _REPRS) or hasattr(kind, "_ipython_display_"):
+        return False
+    return _special(value) is None and _registered(kind) is None
 
 
 _REPRS = ("mimebundle", "html", "markdown", "png", "jpeg", "svg", "latex", "json")
@@ -68,29 +76,40 @@ def render(value: object) -> Fragment:
     """Return *value* as mail-safe HTML with its text twin and images.
 
     Raises:
-        MessageError: The object only shows itself with JavaScript (a widget, an interactive chart).
+        MessageError: The object only shows itself with JavaScript (a widget, an interactive chart) and nothing
+            here can draw it; says what to install or do.
     """
-    if _is_table(value):
+    if (made := _by_entry_point(value)) is not None:
+        return made
+    if isinstance(value, tables.Table):
         return _table(value)
-    if isinstance(value, list | tuple | set):
-        return _several(list(value))
+    if tables.is_frame(value):
+        return _table(tables.table(value))
     if isinstance(value, dict):
-        text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-        return Fragment(_preformatted(text), text)
-    if _is_figure(value):
-        return _image(Attachment(value, "figure.png"), _figure_title(value))
-    return _from_bundle(value, _mimebundle(value))
+        return _json(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return _several(list(value))
+    if (special := _special(value)) is not None:
+        return special(value)
+    return render_bundle(*_mimebundle(value), value=value)
+
+
+def _table(shown: tables.Table) -> Fragment:
+    return Fragment(shown.to_html(), shown.to_text())
+
+
+def _json(value: object) -> Fragment:
+    return _preformatted(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 def _several(values: Sequence[object]) -> Fragment:
     if all(is_plain(v) for v in values):
-        text = ", ".join(str(v) for v in values)
-        return Fragment(html.escape(text), text, block=False)
-    parts = [render(v) if not is_plain(v) else _paragraph(str(v)) for v in values]
+        return _words(", ".join(str(v) for v in values))
+    parts = [_paragraph(str(v)) if is_plain(v) else render(v) for v in values]
     return Fragment(
         "\n".join(p.html for p in parts),
         "\n\n".join(p.text for p in parts),
-        tuple(a for p in parts for a in p.inline),
+        merged_images(parts),
     )
 
 
@@ -98,241 +117,345 @@ def _paragraph(text: str) -> Fragment:
     return Fragment(f"<p>{html.escape(text)}</p>", text)
 
 
-def _preformatted(text: str) -> str:
-    return f'<pre style="white-space:pre-wrap">{html.escape(text)}</pre>'
+def _words(text: str) -> Fragment:
+    return Fragment(html.escape(text), text, block=False)
 
 
-# ------------------------------------------------------------------------------------------- tables
+def _preformatted(text: str) -> Fragment:
+    style = "white-space:pre-wrap;font-family:Menlo,Consolas,monospace;font-size:13px"
+    return Fragment(f'<pre style="{style}">{html.escape(text)}</pre>', text)
 
 
-def _is_table(value: object) -> bool:
-    pandas, polars, arrow = (sys.modules.get(n) for n in ("pandas", "polars", "pyarrow"))
-    return bool(
-        (pandas and isinstance(value, pandas.DataFrame | pandas.Series))
-        or (polars and isinstance(value, polars.DataFrame | polars.Series))
-        or (arrow and isinstance(value, arrow.Table))
-    )
+def _image(content: bytes, kind: str, alt: str, width: int = 0) -> Fragment:
+    picture = Picture.of(content, kind, _one_line(alt), width=width)
+    return Fragment(picture.tag, f"[{picture.alt}]", (picture.part,))
 
 
-def _table(value: Any) -> Fragment:
-    head, rows, total, more_columns = _cells(value)
-    numeric = [all(_number(r[i]) or r[i] is None for r in rows) and bool(rows) for i in range(len(head))]
-    texts = [[_cell(c) for c in row] for row in rows]
-    notes = [f"{total - len(rows):,} more rows"] if total > len(rows) else []
-    notes += [f"{more_columns:,} more columns"] if more_columns else []
-    note = f"… and {' and '.join(notes)}" if notes else ""
-    return Fragment(_table_html(head, texts, numeric, note), _table_text(head, texts, numeric, note))
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())[:200]
 
 
-def _cells(value: Any) -> tuple[list[str], list[list[Any]], int, int]:
-    """Return the head, the shown rows, and how many rows and further columns there are."""
-    pandas = sys.modules.get("pandas")
-    if pandas is not None and isinstance(value, pandas.Series | pandas.DataFrame):
-        frame = value.to_frame() if isinstance(value, pandas.Series) else value
-        plain = isinstance(frame.index, pandas.RangeIndex)
-        shown = frame.iloc[:MAX_ROWS, :_MAX_COLUMNS]
-        shown = shown if plain else shown.reset_index()
-        columns = [_label(c) for c in shown.columns]
-        rows = [list(r) for r in shown.itertuples(index=False, name=None)]
-        return columns, rows, len(frame), max(0, frame.shape[1] - _MAX_COLUMNS)
-    import narwhals as nw
-
-    native = nw.from_native(value, allow_series=True)
-    table = native.to_frame() if isinstance(native, nw.Series) else native
-    names = list(table.columns)
-    rows = [list(r)[:_MAX_COLUMNS] for r in table.head(MAX_ROWS).iter_rows()]
-    return names[:_MAX_COLUMNS], rows, len(table), max(0, len(names) - _MAX_COLUMNS)
+# ---------------------------------------------------------------------------------- other packages
 
 
-def _label(name: object) -> str:
-    parts = name if isinstance(name, tuple) else (name,)
-    return " ".join(str(p) for p in parts if p not in ("", None))
+@functools.cache
+def _entry_points() -> dict[str, Any]:
+    from importlib.metadata import entry_points
+
+    return {point.name: point for point in entry_points(group=GROUP)}
 
 
-def _number(cell: object) -> bool:
-    return not isinstance(cell, bool) and (isinstance(cell, int | float) or hasattr(cell, "__float__"))
+@functools.lru_cache(maxsize=1024)
+def _registered(kind: Any) -> Callable[[Any], Any] | None:
+    """Return the renderer that another package has for a type, or for what it derives from."""
+    points = _entry_points()
+    if points:
+        for base in kind.__mro__:
+            point = points.get(base.__module__.partition(".")[0])
+            if point is not None:
+                return point.load()  # type: ignore[no-any-return]  # whatever it is, it is called
+    return None
 
 
-def _cell(cell: object) -> str:
-    if cell is None or cell != cell or type(cell).__name__ in {"NAType", "NaTType"}:  # noqa: PLR0124 - NaN is the one value that differs from itself
-        return ""
-    if isinstance(cell, float):
-        return f"{cell:,.0f}" if cell.is_integer() and abs(cell) < 1e15 else f"{cell:,.6g}"  # noqa: PLR2004 - beyond 1e15 floats lose whole numbers
-    if hasattr(cell, "hour") and str(cell).endswith(" 00:00:00"):
-        return str(cell).removesuffix(" 00:00:00")
-    return str(cell)
+def _by_entry_point(value: object) -> Fragment | None:
+    kind: Any = type(value)
+    renderer = _registered(kind)
+    made = None if renderer is None else renderer(value)
+    if made is None or isinstance(made, Fragment):
+        return made
+    if isinstance(made, str):
+        return _html(made, type(value).__name__)
+    if isinstance(made, Attachment) and made.type in _IMAGES:
+        return _image(made.content, made.type, made.name)
+    cause = f"The renderer of {type(value).__name__} gave a {type(made).__name__}."
+    raise MessageError(cause, f"An entry of {GROUP} returns a Fragment, HTML, or an Attachment of an image.")
 
 
-def _table_html(head: list[str], rows: list[list[str]], numeric: list[bool], note: str) -> str:
-    aligned = [f"text-align:{'right' if n else 'left'};padding:6px 10px;vertical-align:top" for n in numeric]
-    tops = "".join(
-        f'<th style="{a};border-bottom:2px solid #d0d7de">{html.escape(h)}</th>'
-        for h, a in zip(head, aligned, strict=True)
-    )
-    lines = "".join(
-        "<tr>"
-        + "".join(f'<td style="{a};{_LINE}">{html.escape(c)}</td>' for c, a in zip(row, aligned, strict=True))
-        + "</tr>\n"
-        for row in rows
-    )
-    foot = f'<p style="margin:0 0 16px;font-size:13px">{html.escape(note)}</p>' if note else ""
-    style = "border-collapse:collapse;margin:0 0 16px;font-size:14px"
-    return f'<table style="{style}">\n<thead><tr>{tops}</tr></thead>\n<tbody>\n{lines}</tbody></table>{foot}'
+# ------------------------------------------------------------------- objects whose display does not do
 
 
-def _table_text(head: list[str], rows: list[list[str]], numeric: list[bool], note: str) -> str:
-    flat = [[re.sub(r"\s+", " ", c) for c in row] for row in [head, *rows]]
-    widths = [max(len(row[i]) for row in flat) for i in range(len(head))]
-    lines = [
-        "  ".join(
-            c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        for row in flat
-    ]
-    lines.insert(1, "  ".join("-" * w for w in widths))
-    return "\n".join([*lines, note] if note else lines)
+def _special(value: object) -> Callable[[Any], Fragment] | None:
+    """Return what renders an object whose notebook display no mail program shows."""
+    for module, names, renderer in _SPECIAL:
+        if module in sys.modules and isinstance(value, loaded(module, *names)):
+            return renderer
+    return None
 
 
-# ------------------------------------------------------------------------------------------- images
-
-
-def _is_figure(value: object) -> bool:
-    figure = sys.modules.get("matplotlib.figure")
-    return figure is not None and isinstance(value, figure.Figure)
+def _figure(figure: Any) -> Fragment:
+    return _image(figure_png(figure), "image/png", _figure_title(figure))
 
 
 def _figure_title(figure: Any) -> str:
     """Return the figure's own title: what a reader without images gets to read."""
-    title = figure.get_suptitle() if hasattr(figure, "get_suptitle") else ""
-    titles = [title, *(axes.get_title() for axes in figure.axes)]
-    return next((str(t) for t in titles if t), "Figure")
+    over_all = figure.get_suptitle() if hasattr(figure, "get_suptitle") else ""
+    own = [over_all, *(axes.get_title(loc) for axes in figure.axes for loc in ("center", "left", "right"))]
+    return next((str(t) for t in own if t), "Figure")
 
 
-def _image(attachment: Attachment, alt: str) -> Fragment:
-    """Return an image of the mail: shown by Content-ID, which is made from its bytes."""
-    digest = hashlib.sha256(attachment.content).hexdigest()[:20]
-    suffix = attachment.type.partition("/")[2]
-    cid = f"{digest}@image"
-    part = Attachment(attachment.content, f"{digest[:8]}.{suffix}", attachment.type, content_id=cid)
-    width, height = _png_size(attachment.content)
-    size = f' width="{width}" height="{height}"' if width else ""
-    style = "max-width:100%;height:auto;border:0"
-    tag = f'<img src="cid:{cid}" alt="{html.escape(alt)}"{size} style="{style}">'
-    return Fragment(tag, f"[{alt}]", (part,))
+def _axes(axes: Any) -> Fragment:
+    return _figure(axes.get_figure())
 
 
-def _png_size(content: bytes) -> tuple[int, int]:
-    """Return the size in CSS pixels at which a PNG is shown, at most 568 wide; (0, 0) for no PNG."""
-    if content[:8] != b"\x89PNG\r\n\x1a\n":
-        return 0, 0
-    width, height = struct.unpack(">II", content[16:24])
-    room = 568
-    shown = min(width // _RETINA if width > room else width, room)
-    return shown, round(height * shown / width)
+def _array(array: Any) -> Fragment:
+    """Return axes as ``plt.subplots`` and ``frame.hist()`` give them; other arrays as text."""
+    axes: Any = loaded("matplotlib.axes", "Axes")
+    found = [a for a in array.flat if isinstance(a, axes)] if axes and array.dtype == object else []
+    if not found:
+        return _preformatted(str(array))
+    figures = dict.fromkeys(a.get_figure() for a in found)
+    return _several(list(figures))
+
+
+def _grid(grid: Any) -> Fragment:
+    return _figure(grid.figure)
+
+
+def _pil(image: Any) -> Fragment:
+    return _image(*pil_bytes(image), str(image.info.get("Title") or image.info.get("Description") or "Image"))
+
+
+def _plotnine(plot: Any) -> Fragment:
+    buffer = io.BytesIO()
+    plot.save(buffer, format="png", dpi=144, verbose=False)
+    labels = getattr(plot, "labels", None)
+    return _image(buffer.getvalue(), "image/png", str(getattr(labels, "title", "") or "Plot"))
+
+
+def _plotly(figure: Any) -> Fragment:
+    title = str(getattr(figure.layout.title, "text", "") or "Chart")
+    try:
+        png = figure.to_image(format="png", scale=2)
+    except Exception as error:
+        why = _one_line(error).rstrip(".") or type(error).__name__
+        cause = f"The plotly figure cannot be drawn as an image: {why}."
+        raise MessageError(
+            cause, f"pip install kaleido, and have Chrome or Chromium. {_ATTACH_FIX}"
+        ) from error
+    return _image(png, "image/png", re.sub(r"<[^>]*>", "", title))
+
+
+def _altair(chart: Any) -> Fragment:
+    title = getattr(chart, "title", None)
+    text = title if isinstance(title, str) else getattr(title, "text", "")
+    return _vega(chart.to_dict(), "vega-lite", text if isinstance(text, str) and text else "Chart")
+
+
+def _vega(spec: Any, kind: str, alt: str) -> Fragment:
+    """Draw a Vega or Vega-Lite specification, offline."""
+    try:
+        import vl_convert
+    except ImportError:
+        cause = "A Vega chart shows itself with JavaScript, which mail programs do not run."
+        raise MessageError(cause, f"pip install vl-convert-python draws it. {_ATTACH_FIX}") from None
+    draw = vl_convert.vegalite_to_png if kind == "vega-lite" else vl_convert.vega_to_png
+    try:
+        png = draw(spec, scale=2)
+    except ValueError as error:
+        cause = f"The chart cannot be drawn: {_one_line(error).rstrip('.')}."
+        raise MessageError(cause, _ATTACH_FIX) from None
+    return _image(png, "image/png", alt)
+
+
+def _bokeh(model: Any) -> Fragment:
+    title = getattr(getattr(model, "title", None), "text", "") or "Plot"
+    try:
+        from bokeh.io.export import get_screenshot_as_png
+
+        picture = get_screenshot_as_png(model)
+    except Exception as error:
+        why = _one_line(error).rstrip(".") or type(error).__name__
+        cause = f"The bokeh plot cannot be drawn as an image: {why}."
+        raise MessageError(
+            cause, f"pip install selenium, and have a browser with its driver. {_ATTACH_FIX}"
+        ) from error
+    return _image(*pil_bytes(picture), str(title))
+
+
+def _great_table(table: Any) -> Fragment:
+    # It shrinks to what the letter leaves, and its own wrapper would scroll inside of that.
+    return _html(table.as_raw_html(), "Great Table")
+
+
+def _widget(widget: Any) -> Fragment:
+    name = type(widget).__name__
+    cause = f"A {name} shows itself with JavaScript, which mail programs do not run."
+    fix = (
+        "Print what it holds, such as {{ widget.value }}."
+        if hasattr(widget, "value")
+        else "Print what it holds."
+    )
+    raise MessageError(cause, fix)
+
+
+_SPECIAL: tuple[tuple[str, tuple[str, ...], Callable[[Any], Fragment]], ...] = (
+    ("matplotlib.figure", ("FigureBase",), _figure),
+    ("matplotlib.axes", ("Axes",), _axes),
+    ("matplotlib.container", ("Container",), lambda c: _figure(c[0].get_figure())),
+    ("seaborn.axisgrid", ("Grid",), _grid),
+    ("numpy", ("ndarray",), _array),
+    ("PIL.Image", ("Image",), _pil),
+    ("plotnine", ("ggplot",), _plotnine),
+    ("plotly.basedatatypes", ("BaseFigure",), _plotly),
+    ("altair", ("TopLevelMixin",), _altair),
+    ("bokeh.model", ("Model",), _bokeh),
+    ("great_tables", ("GT",), _great_table),
+    ("ipywidgets", ("DOMWidget",), _widget),
+)
 
 
 # ---------------------------------------------------------------------------------------- mimebundle
 
 
-def _mimebundle(value: object) -> dict[str, Any]:
+def _mimebundle(value: object) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what an object shows in a notebook, by media type, and what it says of it."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
+    if callable(getattr(type(value), "_ipython_display_", None)):
+        return _displayed(value)
     if shell is not None:
-        data, _ = shell.display_formatter.format(value)
-        return dict(data)
-    data = {}
+        data, about = shell.display_formatter.format(value)
+        return dict(data), dict(about)
+    data, about = {}, {}
     for kind, mime in _OWN_REPRS.items():
-        method = getattr(value, f"_repr_{kind}_", None)
-        result = method() if callable(method) else None
+        result = _asked(value, f"_repr_{kind}_")
         if result is not None:
-            data[mime] = result
-    bundle = getattr(value, "_repr_mimebundle_", None)
-    if callable(bundle):
-        result = bundle()
-        data |= result[0] if isinstance(result, tuple) else result
-    return data
+            data[mime], about[mime] = result if isinstance(result, tuple) else (result, {})
+    bundle = _asked(value, "_repr_mimebundle_", include=None, exclude=None)
+    if bundle is not None:
+        more = bundle if isinstance(bundle, tuple) else (bundle, {})
+        data, about = data | dict(more[0]), about | dict(more[1] or {})
+    return data, about
+
+
+def _asked(value: object, name: str, **options: Any) -> Any:
+    """Return what one of an object's displays gives; one that fails gives nothing, as in a notebook."""
+    method = getattr(value, name, None)
+    if not callable(method) or isinstance(value, type):
+        return None
+    try:
+        return method(**options)
+    except Exception:  # noqa: BLE001 - what is left is shown
+        return None
+
+
+def _displayed(value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what an object shows that displays itself: the last of what it displayed."""
+    from IPython.utils.capture import capture_output
+
+    with capture_output(stdout=False, stderr=False) as captured:
+        try:
+            value._ipython_display_()
+        except Exception:  # noqa: BLE001 - as above
+            return {"text/plain": _printed(value)}, {}
+    found = [o for o in captured.outputs if o.data]
+    return (dict(found[-1].data), dict(found[-1].metadata or {})) if found else ({}, {})
 
 
 _OWN_REPRS = {
     "html": "text/html",
     "markdown": "text/markdown",
+    "svg": "image/svg+xml",
     "png": "image/png",
     "jpeg": "image/jpeg",
     "latex": "text/latex",
+    "json": "application/json",
 }
 
 
-def _from_bundle(value: object, data: Mapping[str, Any]) -> Fragment:
-    """Choose the form that mail shows best: an image, then HTML, Markdown, LaTeX, text."""
-    name = type(value).__name__
+def render_bundle(
+    data: Mapping[str, Any], about: Mapping[str, Any] | None = None, *, value: object = None
+) -> Fragment:
+    """Return a mimebundle in the form that mail shows best: an image, HTML, Markdown, LaTeX, JSON, text.
+
+    Args:
+        data: What is shown, by media type; images as bytes or base64 text.
+        about: What is said of it, by media type, such as an image's width.
+        value: The object that it came of, for its name.
+
+    Raises:
+        MessageError: It has nothing that mail shows.
+    """
+    name = type(value).__name__ if value is not None else "display"
     for mime in _IMAGES:
         if data.get(mime):
-            return _image(Attachment(_raw(data[mime]), None, mime), name)
-    if any("widget" in mime or "plotly" in mime or "vega" in mime for mime in data):
+            return _image(_raw(data[mime]), mime, _alt(name, about, mime), _width(about, mime))
+    if (chart := next((m for m in data if "vegalite" in m or "vega.v" in m), None)) is not None:
+        return _vega(data[chart], "vega-lite" if "vegalite" in chart else "vega", name)
+    if data.get("image/svg+xml"):
+        return _image(svg_png(data["image/svg+xml"]), "image/png", _alt(name, about, "image/svg+xml"))
+    scripted = any("widget" in m or "plotly" in m or "bokeh" in m or "javascript" in m for m in data)
+    if data.get("text/html"):
+        made = _html(str(data["text/html"]), name)
+        if has_content(made.html) and not scripted:
+            return made
+    if scripted:
         cause = f"A {name} shows itself with JavaScript, which mail programs do not run."
         raise MessageError(cause, "Save it as a PNG and put the image there, or attach it as HTML.")
-    if data.get("text/html"):
-        clean = clean_html(str(data["text/html"]))
-        return Fragment(clean, html_to_text(clean).strip())
+    return _texts(data, value)
+
+
+def _texts(data: Mapping[str, Any], value: object) -> Fragment:
     if data.get("text/markdown"):
-        from markdown_it import MarkdownIt
-
         source = str(data["text/markdown"])
-        return Fragment(MarkdownIt("commonmark", {"html": False}).enable("table").render(source), source)
-    text = str(data.get("text/latex") or data.get("text/plain") or value)
-    return Fragment(_preformatted(text), text) if "\n" in text else _inline_text(text)
+        return Fragment(markdown_to_fragment(source), source)
+    if data.get("text/latex"):
+        return _formula(str(data["text/latex"]))
+    if "application/json" in data:
+        return _json(data["application/json"])
+    text = str(data.get("text/plain") or _printed(value))
+    return _preformatted(text) if "\n" in text else _words(text)
 
 
-def _inline_text(text: str) -> Fragment:
-    return Fragment(html.escape(text), text, block=False)
+def _formula(source: str) -> Fragment:
+    png = formula_png(source)
+    return _preformatted(source) if png is None else _image(png, "image/png", source)
+
+
+def _printed(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - an object that cannot even print itself has a name
+        return f"<{type(value).__name__}>"
+
+
+def _alt(name: str, about: Mapping[str, Any] | None, mime: str) -> str:
+    found = (about or {}).get(mime)
+    alt = found.get("alt") if isinstance(found, Mapping) else None
+    return str(alt) if alt else {"Figure": "Figure", "Image": "Image"}.get(name, name)
+
+
+def _width(about: Mapping[str, Any] | None, mime: str) -> int:
+    """Return how wide an image says that it is shown, in CSS pixels; 0 where it does not say."""
+    found = (about or {}).get(mime)
+    width = found.get("width") if isinstance(found, Mapping) else None
+    return int(width) if isinstance(width, int | float) and 0 < width < 1e6 else 0  # noqa: PLR2004 - a number of pixels
+
+
+def _html(source: str, name: str) -> Fragment:
+    """Return an object's HTML, cleaned; images inside it become parts of the mail."""
+    images: list[Attachment] = []
+
+    def part(uri: str) -> str | None:
+        found = from_data_uri(uri)
+        if found is None:
+            return None
+        picture = Picture.of(*found, "")
+        images.append(picture.part)
+        return f"cid:{picture.part.content_id}"
+
+    try:
+        clean = clean_html(source, part)
+    except ValueError as error:
+        cause = f"The {name} cannot be shown in a mail: {error}."
+        raise MessageError(cause, "Attach it instead, or show less of it.") from None
+    wrapped = f'<div style="overflow-x:auto">{clean}</div>' if "<table" in clean else clean
+    return Fragment(wrapped, html_to_text(clean).strip(), tuple(dict.fromkeys(images)))
 
 
 def _raw(image: str | bytes) -> bytes:
     # IPython gives a figure as base64 text and a PIL image as bytes.
     return image if isinstance(image, bytes) else base64.b64decode(image)
-
-
-def clean_html(source: str) -> str:
-    """Return an HTML fragment with its CSS inlined and everything live removed.
-
-    Scripts, frames, forms, event handlers and links with other schemes than http, https, mailto, tel,
-    cid and (for images) data go; what is left is shown as it was.
-    """
-    from lxml import etree
-    from lxml import html as lxml_html
-
-    root = lxml_html.fragment_fromstring(inline_css(source), create_parent="div")
-    for node in list(root.iter()):
-        if not isinstance(node.tag, str) or re.fullmatch(_DROPPED, node.tag, re.IGNORECASE):
-            _drop(node)
-            continue
-        for attribute in list(node.attrib):
-            if not _harmless(attribute.lower(), node.attrib[attribute]):
-                del node.attrib[attribute]
-    inner = [html.escape(root.text or "", quote=False)]
-    inner += [etree.tostring(child, encoding="unicode", method="html") for child in root]
-    return "".join(inner).strip()
-
-
-def _drop(node: Any) -> None:
-    """Remove a node but keep the text that follows it."""
-    parent = node.getparent()
-    if parent is not None:
-        node.drop_tree()
-
-
-def _harmless(name: str, value: str) -> bool:
-    if name.startswith("on") or name in {"srcdoc", "formaction", "srcset", "http-equiv"}:
-        return False
-    squeezed = re.sub(r"[\x00-\x20]", "", value).lower()
-    if name in {"href", "src", "background", "action", "xlink:href"}:
-        scheme = re.match(r"([a-z][a-z0-9+.\-]*):", squeezed)
-        return (
-            scheme is None
-            or scheme[1] in {"http", "https", "mailto", "tel", "cid"}
-            or squeezed.startswith("data:image/")
-        )
-    return not (name == "style" and re.search(r"expression\(|javascript:|url\(|@import", squeezed))
 
 
 def merged_images(fragments: Iterable[Fragment]) -> tuple[Attachment, ...]:

@@ -1,0 +1,283 @@
+"""Images on their way into a mail: of a size that readers see, with width, height and alt text.
+
+Mail programs show PNG, JPEG and GIF; Outlook goes by the width and height attributes alone. So a figure is drawn
+for the width of a letter at twice its resolution, whatever its own size, and an SVG becomes a PNG.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import html
+import io
+import re
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from smtp_notebook.attachments import Attachment
+from smtp_notebook.outcome import MessageError
+
+__all__ = [
+    "WIDTH",
+    "Picture",
+    "figure_png",
+    "formula_png",
+    "from_data_uri",
+    "pil_bytes",
+    "size_of",
+    "svg_png",
+]
+
+#: The most that a letter of 600 pixels shows, in CSS pixels.
+WIDTH = 568
+_RETINA = 2
+#: How many pixels a drawn figure has at most; a poster of 200 inches becomes a small picture of one.
+_MOST_WIDE = WIDTH * _RETINA
+_MOST_HIGH = 8000
+_DPI = 144
+#: A photograph beyond this many bytes travels as JPEG.
+_LARGE_PNG = 400_000
+_JPEG_QUALITY = 85
+_SVG_FIX = "pip install 'smtp_notebook[svg]', or save it as a PNG."
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image of a mail, and the tag that shows it.
+
+    Attributes:
+        tag: The ``<img>``.
+        part: The image, known by a Content-ID that is made of its bytes: equal images are one part.
+        alt: What a reader without images gets to read.
+    """
+
+    tag: str
+    part: Attachment
+    alt: str
+
+    @classmethod
+    def of(cls, content: bytes, kind: str, alt: str, *, width: int = 0) -> Picture:
+        """Return image bytes as a Picture.
+
+        Args:
+            content: PNG, JPEG or GIF.
+            kind: Its media type.
+            alt: What to read instead.
+            width: How wide it is to be shown, in CSS pixels; 0 for as wide as it is, or half of that when it
+                would not fit. Never wider than a letter.
+        """
+        digest = hashlib.sha256(content).hexdigest()[:20]
+        suffix = {"image/jpeg": "jpg"}.get(kind, kind.partition("/")[2])
+        identifier = f"{digest}@image"
+        part = Attachment(content, f"{digest[:8]}.{suffix}", kind, content_id=identifier)
+        shown, height = _shown_size(*size_of(content), width)
+        size = f' width="{shown}" height="{height}"' if shown else f' width="{WIDTH}"'
+        # "height:auto" keeps the proportions where a narrow screen makes it smaller.
+        style = "max-width:100%;height:auto;border:0"
+        tag = f'<img src="cid:{identifier}" alt="{html.escape(alt)}"{size} style="{style}">'
+        return cls(tag, part, alt)
+
+
+def _shown_size(width: int, height: int, wanted: int) -> tuple[int, int]:
+    """Return the size in CSS pixels at which an image is shown; (0, 0) when its own is not known."""
+    if not width or not height:
+        return 0, 0
+    natural = wanted or (width // _RETINA if width > WIDTH else width)
+    shown = max(1, min(natural, WIDTH))
+    return shown, max(1, round(height * shown / width))
+
+
+def size_of(content: bytes) -> tuple[int, int]:
+    """Return width and height of a PNG, JPEG or GIF in pixels, from its head; (0, 0) for anything else."""
+    if content[:8] == b"\x89PNG\r\n\x1a\n" and len(content) >= 24:  # noqa: PLR2004 - its first chunk
+        return struct.unpack(">II", content[16:24])
+    if content[:6] in {b"GIF87a", b"GIF89a"} and len(content) >= 10:  # noqa: PLR2004 - its head
+        return struct.unpack("<HH", content[6:10])
+    return _jpeg_size(content) if content[:2] == b"\xff\xd8" else (0, 0)
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int]:
+    """Follow a JPEG's segments to the one that begins a frame (ITU T.81, B.2.2)."""
+    place = 2
+    while place + 9 <= len(content) and content[place] == 0xFF:  # noqa: PLR2004 - a marker
+        marker = content[place + 1]
+        if marker == 0xFF:  # noqa: PLR2004 - fill bytes
+            place += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:  # noqa: PLR2004 - SOF0 to SOF15
+            height, width = struct.unpack(">HH", content[place + 5 : place + 9])
+            return width, height
+        place += 2 + int(struct.unpack(">H", content[place + 2 : place + 4])[0])
+    return 0, 0
+
+
+# ------------------------------------------------------------------------------------------ drawing
+
+
+def figure_png(figure: Any) -> bytes:
+    """Return a matplotlib figure as a PNG for the width of a letter, at twice its resolution."""
+    width, height = (max(float(inches), 1e-3) for inches in figure.get_size_inches())
+    dpi = max(1.0, min(_DPI, _MOST_WIDE / width, _MOST_HIGH / height))
+    buffer = io.BytesIO()
+    # "tight" asks for room around what sticks out, which an axis with wild limits may want without end.
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
+    if max(size_of(buffer.getvalue())) > 2 * _MOST_HIGH:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def pil_bytes(image: Any) -> tuple[bytes, str]:
+    """Return a PIL image as PNG or JPEG bytes with their media type, no larger than readers see."""
+    if image.width > _MOST_WIDE or image.height > _MOST_HIGH:
+        image = image.copy()
+        if image.mode not in {"RGB", "RGBA", "L", "LA"}:
+            image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
+        image.thumbnail((_MOST_WIDE, _MOST_HIGH))
+    if image.mode not in {"RGB", "RGBA", "L", "LA", "P", "1"}:
+        image = image.convert("RGB")
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=False)
+    if buffer.tell() > _LARGE_PNG and image.mode in {"RGB", "L"}:
+        other = io.BytesIO()
+        image.save(other, format="JPEG", quality=_JPEG_QUALITY)
+        if other.tell() < buffer.tell():
+            return other.getvalue(), "image/jpeg"
+    return buffer.getvalue(), "image/png"
+
+
+def formula_png(source: str) -> bytes | None:
+    """Return a LaTeX formula as a PNG, drawn by matplotlib's mathtext; None where it cannot be drawn."""
+    try:
+        from matplotlib import mathtext
+    except ImportError:
+        return None
+    inner = source.strip()
+    for begin, end in (("$$", "$$"), ("$", "$"), ("\\[", "\\]"), ("\\(", "\\)")):
+        if inner.startswith(begin) and inner.endswith(end) and len(inner) > len(begin) + len(end):
+            inner = inner[len(begin) : -len(end)]
+            break
+    inner = re.sub(
+        r"\\(?:displaystyle|limits|begin\{(?:equation|align)\*?\}|end\{(?:equation|align)\*?\})", "", inner
+    )
+    buffer = io.BytesIO()
+    try:
+        mathtext.math_to_image(f"${' '.join(inner.split())}$", buffer, dpi=2 * _DPI, format="png")
+    except Exception:  # noqa: BLE001 - mathtext knows a part of LaTeX, and says so in many ways
+        return None
+    return buffer.getvalue()
+
+
+def svg_png(source: str | bytes) -> bytes:
+    """Return an SVG as a PNG of about twice the width at which a letter shows it; nothing is loaded for it.
+
+    Raises:
+        MessageError: No library that draws SVG is installed, or it cannot be drawn.
+    """
+    draw = _svg_drawer()
+    try:
+        text, width, height = _plain_svg(source)
+        return draw(
+            text, max(1, round(width * _scale(width, height))), max(1, round(height * _scale(width, height)))
+        )
+    except Exception as error:  # noqa: BLE001 - the parser and the Rust libraries raise what they like
+        cause = f"The SVG cannot be drawn: {' '.join(str(error).split())[:200].rstrip('.')}."
+        raise MessageError(cause, "Save it as a PNG and put the image there.") from None
+
+
+def _svg_drawer() -> Callable[[str, int, int], bytes]:
+    """Return what draws an SVG at a size in pixels."""
+    try:
+        import resvg_py
+    except ImportError:
+        pass
+    else:
+        return lambda text, width, height: bytes(
+            resvg_py.svg_to_bytes(svg_string=text, width=width, height=height)
+        )
+    try:
+        import vl_convert
+    except ImportError:
+        raise MessageError("Mail programs do not show SVG, and nothing here can draw it.", _SVG_FIX) from None
+    # It has a scale, not a size; the text was given its size.
+    return lambda text, _width, _height: bytes(vl_convert.svg_to_png(text))
+
+
+def _scale(width: float, height: float) -> float:
+    return min(_RETINA, _MOST_WIDE / width, _MOST_HIGH / height)
+
+
+_LENGTH = re.compile(r"\s*([0-9.]+(?:e[0-9]+)?)\s*(px|pt|pc|in|cm|mm)?\s*", re.IGNORECASE)
+_PIXELS = {"": 1.0, "px": 1.0, "pt": 96 / 72, "pc": 16.0, "in": 96.0, "cm": 96 / 2.54, "mm": 96 / 25.4}
+_SVG = "{http://www.w3.org/2000/svg}"
+_HREF = "{http://www.w3.org/1999/xlink}href"
+
+
+def _plain_svg(source: str | bytes) -> tuple[str, float, float]:
+    """Return an SVG that refers to nothing outside itself, with its width and height in pixels."""
+    from lxml import etree
+
+    data = source.encode() if isinstance(source, str) else source
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
+    root = etree.fromstring(re.sub(rb"<!DOCTYPE[^>\[]*(?:\[.*?\])?\s*>", b"", data, flags=re.DOTALL), parser)
+    for node in list(root.iter()):
+        tag = node.tag if isinstance(node.tag, str) else ""
+        target = (node.get("href") or node.get(_HREF) or "#").strip().lower()
+        outside = not target.startswith(("#", "data:image/"))
+        live = tag in {f"{_SVG}script", f"{_SVG}foreignObject"} or not tag
+        if (live or (outside and tag != f"{_SVG}a")) and node.getparent() is not None:
+            node.getparent().remove(node)
+    width, height = _svg_size(root)
+    # The libraries go by the size that the image itself says.
+    scale = _scale(width, height)
+    root.set("viewBox", root.get("viewBox") or f"0 0 {width:g} {height:g}")
+    root.set("width", f"{width * scale:g}")
+    root.set("height", f"{height * scale:g}")
+    return etree.tostring(root, encoding="unicode"), width, height
+
+
+def _svg_size(root: Any) -> tuple[float, float]:
+    box = [float(n) for n in re.split(r"[\s,]+", (root.get("viewBox") or "").strip()) if n][2:4]
+    lengths = [_LENGTH.fullmatch(root.get(side) or "") for side in ("width", "height")]
+    found = [float(m[1]) * _PIXELS[(m[2] or "").lower()] if m else 0.0 for m in lengths]
+    if box and all(box):
+        ratio = box[0] / box[1]
+        found = [
+            found[0] or (found[1] * ratio if found[1] else box[0]),
+            found[1] or (found[0] / ratio if found[0] else box[1]),
+        ]
+    return found[0] or 300.0, found[1] or 150.0  # CSS 2.1, 10.3.2: what a replaced element without a size has
+
+
+_DATA = re.compile(r"data:(image/[a-z+]+)((?:;[^,;]*)*),(.*)", re.IGNORECASE | re.DOTALL)
+
+
+def from_data_uri(uri: str) -> tuple[bytes, str] | None:
+    """Return the image inside a ``data:`` URI (RFC 2397) with its media type, an SVG drawn; None for no image."""
+    found = _DATA.fullmatch(uri)
+    if found is None:
+        return None
+    kind = found[1].lower().replace("image/jpg", "image/jpeg")
+    data = unquote_to_bytes(found[3])
+    if "base64" in found[2].lower():
+        try:
+            data = base64.b64decode(b"".join(data.split()), validate=True)
+        except (binascii.Error, ValueError):
+            return None
+    if kind == "image/svg+xml":
+        try:
+            return svg_png(data), "image/png"
+        except MessageError:
+            return None
+    return (data, kind) if data and kind in {"image/png", "image/jpeg", "image/gif"} else None
+
+
+def loaded(module: str, *names: str) -> tuple[type, ...]:
+    """Return types of a module if that is loaded; nothing is imported to ask."""
+    found = sys.modules.get(module)
+    return tuple(t for n in names if isinstance(t := getattr(found, n, None), type))
