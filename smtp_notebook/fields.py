@@ -31,6 +31,7 @@ __all__ = [
     "one_line",
     "receipt",
     "sender",
+    "truth",
     "unsubscribe_uris",
 ]
 
@@ -49,6 +50,9 @@ FIELDS: tuple[str, ...] = (
     "headers",
     "read_receipt",
     "unsubscribe",
+    "preheader",
+    "theme",
+    "inline_css",
 )
 IMPORTANCES = ("low", "normal", "high")
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+^_`|~-]{1,60}")
@@ -214,6 +218,15 @@ def _checked_header(name: str, value: Any) -> tuple[str, str]:
     if not text:
         raise MessageError(f"headers: {name} is empty.", "Leave it out.")
     return name, re.sub(r" {2,}", " ", text)
+
+
+def truth(name: str, value: Any) -> bool:
+    """Return yes or no, as a bool or as a head writes it."""
+    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+    found = value if isinstance(value, bool) else words.get(str(value).strip().lower())
+    if found is None:
+        raise OptionError(f"{name}: {value!r} is neither yes nor no.", "Write True or False.")
+    return found
 
 
 def receipt(value: Any) -> bool | Address:

@@ -1,4 +1,4 @@
-"""The filters that templates have beside Jinja2's own: addresses, date, number, money."""
+"""The filters that templates have beside Jinja2's own: addresses, date, number, money, table."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 from jinja2 import Undefined
 
+from smtp_notebook import tables
 from smtp_notebook.addresses import split_addresses
 
-__all__ = ["AddressList", "addresses", "date", "money", "number"]
+__all__ = ["AddressList", "addresses", "date", "money", "number", "table"]
 
 _SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "CNY": "¥", "INR": "₹", "KRW": "₩", "BRL": "R$"}
 _NO_CENTS = frozenset({"JPY", "KRW", "VND", "CLP", "ISK"})
@@ -72,6 +73,29 @@ def money(value: Any, currency: str = "USD") -> Any:
     amount = _rounded(_decimal(value), 0 if code in _NO_CENTS else 2)
     sign = "-" if amount < 0 else ""
     return f"{sign}{_SYMBOLS.get(code, code + ' ')}{abs(amount):,f}"
+
+
+def table(value: Any, rows: int | None = None, columns: int | None = None, caption: str | None = None) -> Any:
+    """Choose how much of a frame is shown, and what stands above it.
+
+    In a template: ``{{ frame | table(rows=10, caption="Top") }}``.
+
+    Args:
+        value: A frame; a list of dicts becomes one.
+        rows: How many rows at most; 200 by default.
+        columns: How many columns at most; 50 by default.
+        caption: A line above the table.
+    """
+    if isinstance(value, Undefined):
+        return value
+    if isinstance(value, list) and all(isinstance(row, dict) for row in value):
+        import pandas as pd
+
+        value = pd.DataFrame(value)
+    if not tables.is_frame(value):
+        msg = f"a {type(value).__name__} is no frame"
+        raise ValueError(msg)
+    return tables.table(value, rows=rows, columns=columns, caption=caption)
 
 
 def _decimal(value: Any) -> Decimal:

@@ -38,7 +38,9 @@ __all__ = ["SendEmailMagics", "register", "split_options", "unregister"]
 
 _JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}")
 #: Options that become fields of the message as they are.
-_FIELDS = ("to", "cc", "bcc", "from_", "reply_to", "subject", "format", "attach", "inline", "importance")
+_FIELDS = (
+    "to", "cc", "bcc", "from_", "reply_to", "subject", "format", "attach", "inline", "importance", "preheader", "theme",
+)  # fmt: skip
 _CHOICES = {"--format": FORMATS, "--importance": IMPORTANCES}
 
 
@@ -77,6 +79,8 @@ class SendEmailMagics(Magics):
     @argument("--attach", "-a", action="append", help="a file, or {{ an object }}; may be repeated")
     @argument("--attach-root", help="the folder that attached files must be in; the working one by default")
     @argument("--inline", action="append", help="an image that the HTML shows by cid:")
+    @argument("--preheader", help="what inboxes show beside the subject")
+    @argument("--theme", help="what a Markdown cell looks like: a file, or none")
     @argument("--importance", choices=IMPORTANCES, help="low, normal or high")
     @argument("--template", help="a template file in place of the cell (line form)")
     @argument("--via", help="a URL or a saved name; by default the notebook's connection")

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smtp_notebook import _html, bodies, fields, mime
+from smtp_notebook import _html, fields, mime
 from smtp_notebook.addresses import Address
 from smtp_notebook.attachments import Attachment, files_of, named_properties, refuse_ambiguous, with_id
+from smtp_notebook.letters import Theme, first_uri, letter_html, letter_text, theme_of
 from smtp_notebook.outcome import MessageError
 
 __all__ = ["Attachment", "Message", "each_once", "part_of", "preview_html"]
@@ -51,7 +52,12 @@ class Message:
         inline: Images that the HTML shows by ``cid:`` and their Content-ID (by default their name).
         headers: Further headers by name, such as ``References``.
         read_receipt: True or an address asks for a receipt (RFC 8098).
-        unsubscribe: ``https:`` or ``mailto:`` URIs (RFC 2369); one-click (RFC 8058) with an https one.
+        unsubscribe: ``https:`` or ``mailto:`` URIs (RFC 2369); one-click (RFC 8058) with an https one. The letter's
+            footer links to the first of the web.
+        preheader: What inboxes show beside the subject; without it, the text's beginning.
+        theme: What a Markdown body looks like: None for the default letter, ``"none"`` for the bare text, the path
+            of a Jinja2 file with ``{{ content }}`` in it, or its text. HTML gets no theme but one that is named here.
+        inline_css: Whether CSS is moved into style attributes, as several mail programs need it.
         attach_root: The folder that paths must stay in; by default the working one.
         date: When it was sent; set by `stamped`.
         message_id: Its Message-ID, with angle brackets; set by `stamped`.
@@ -79,6 +85,9 @@ class Message:
     headers: tuple[tuple[str, str], ...]
     read_receipt: bool | Address
     unsubscribe: tuple[str, ...]
+    preheader: str
+    theme: Theme
+    inline_css: bool
     date: dt.datetime | None
     message_id: str
     text: str | None
@@ -102,6 +111,9 @@ class Message:
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         read_receipt: bool | str | Address = False,
         unsubscribe: str | Iterable[str] | None = None,
+        preheader: str = "",
+        theme: Theme | str | Path | bool | None = None,
+        inline_css: bool | str = True,
         attach_root: str | Path | None = None,
         date: dt.datetime | None = None,
         message_id: str = "",
@@ -129,6 +141,9 @@ class Message:
             "headers": fields.header_pairs([*extra, *others.items()]),
             "read_receipt": fields.receipt(read_receipt),
             "unsubscribe": fields.unsubscribe_uris(unsubscribe),
+            "preheader": fields.one_line("preheader", preheader or "").strip(),
+            "theme": theme_of(theme, root),
+            "inline_css": fields.truth("inline_css", inline_css),
             "date": fields.moment(date),
             "message_id": fields.message_id(message_id),
             "text": None if text is None else fields.mail_text("text", text),
@@ -142,16 +157,19 @@ class Message:
 
     def _convert(self) -> None:
         """Make the text and HTML parts that were not given."""
+        link = first_uri(self.unsubscribe)
         if self.html is None and self.format != "text":
-            made = (
-                bodies.markdown_to_html(self.body)
-                if self.format == "markdown"
-                else bodies.inline_css(self.body)
+            made = letter_html(
+                self.body,
+                self.format,
+                self.theme,
+                preheader=self.preheader,
+                unsubscribe=link,
+                inline=self.inline_css,
             )
             object.__setattr__(self, "html", made)
         if self.text is None:
-            made = bodies.html_to_text(self.body) if self.format == "html" else self.body
-            object.__setattr__(self, "text", made)
+            object.__setattr__(self, "text", letter_text(self.body, self.format, self.theme, link))
 
     # ---------------------------------------------------------------------------------- derived
 
@@ -165,7 +183,7 @@ class Message:
             set(changes) - {"date", "message_id", "text", "html", "warnings", "attach_root"}
         )
         known = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        if {"body", "format"} & changes.keys():
+        if {"body", "format", "theme", "preheader", "unsubscribe", "inline_css"} & changes.keys():
             known |= {"text": None, "html": None}
         if "body" in changes and self.format == "markdown":
             known["format"] = None  # said of the old body, not of the new one

@@ -552,6 +552,9 @@ class Mold:
         self._body = _Body(template, known[body].skeleton if body in known else body.source, draft)
         self._numbers = {field: number for number, field in enumerate(known)}
         self._dynamic_body = body in known
+        # Its values stand in the body as well; here they are only looked at.
+        beside = parts.fields.get("preheader", ())
+        self._one_line = [number for field, number in self._numbers.items() if field in beside]
         self._file = file
         self._files: list[Leaf | tuple[int, _Line]] = [leaf(p, "inline") for p in draft.inline]
         self._files += [
@@ -590,6 +593,8 @@ class Mold:
             UnusualError: The row has something that this does not vouch for.
         """
         texts = [texts_of(found) for found in slots]
+        if self._one_line and not all(t.isprintable() for n in self._one_line for t in texts[n]):
+            raise UnusualError
         head, recipients, sender, form = self._heading.fill(texts)
         out = [head]
         around = iter(self._frame)
@@ -619,7 +624,7 @@ class Mold:
 
 def _refuse_other_values(parts: Parts, known: Mapping[Field, Filled]) -> None:
     """Refuse values in fields that decide more than the words of a line."""
-    keys = ("from_", "reply_to", "to", "cc", "bcc", "subject", "unsubscribe", "attach")
+    keys = ("from_", "reply_to", "to", "cc", "bcc", "subject", "unsubscribe", "preheader", "attach")
     items = [item for key in keys for item in parts.fields.get(key, ())]
     for field, filled in known.items():
         if (

@@ -28,6 +28,7 @@ __all__ = [
     "figure_png",
     "formula_png",
     "from_data_uri",
+    "half_of",
     "pil_bytes",
     "size_of",
     "svg_png",
@@ -40,6 +41,8 @@ _RETINA = 2
 _MOST_WIDE = WIDTH * _RETINA
 _MOST_HIGH = 8000
 _DPI = 144
+#: Ten points become the size of a letter's text, at twice its resolution.
+_FORMULA_DPI = 220
 #: A photograph beyond this many bytes travels as JPEG.
 _LARGE_PNG = 400_000
 _JPEG_QUALITY = 85
@@ -61,7 +64,7 @@ class Picture:
     alt: str
 
     @classmethod
-    def of(cls, content: bytes, kind: str, alt: str, *, width: int = 0) -> Picture:
+    def of(cls, content: bytes, kind: str, alt: str, *, width: int = 0, block: bool = True) -> Picture:
         """Return image bytes as a Picture.
 
         Args:
@@ -70,6 +73,7 @@ class Picture:
             alt: What to read instead.
             width: How wide it is to be shown, in CSS pixels; 0 for as wide as it is, or half of that when it
                 would not fit. Never wider than a letter.
+            block: Whether it stands on a line of its own.
         """
         digest = hashlib.sha256(content).hexdigest()[:20]
         suffix = {"image/jpeg": "jpg"}.get(kind, kind.partition("/")[2])
@@ -78,7 +82,9 @@ class Picture:
         shown, height = _shown_size(*size_of(content), width)
         size = f' width="{shown}" height="{height}"' if shown else f' width="{WIDTH}"'
         # "height:auto" keeps the proportions where a narrow screen makes it smaller.
-        style = "max-width:100%;height:auto;border:0"
+        style = "max-width:100%;height:auto;border:0;" + (
+            "display:block;margin:0 0 16px" if block else "vertical-align:middle"
+        )
         tag = f'<img src="cid:{identifier}" alt="{html.escape(alt)}"{size} style="{style}">'
         return cls(tag, part, alt)
 
@@ -90,6 +96,11 @@ def _shown_size(width: int, height: int, wanted: int) -> tuple[int, int]:
     natural = wanted or (width // _RETINA if width > WIDTH else width)
     shown = max(1, min(natural, WIDTH))
     return shown, max(1, round(height * shown / width))
+
+
+def half_of(content: bytes) -> int:
+    """Return the width at which an image that was drawn at twice its resolution is shown."""
+    return max(1, size_of(content)[0] // _RETINA)
 
 
 def size_of(content: bytes) -> tuple[int, int]:
@@ -167,7 +178,7 @@ def formula_png(source: str) -> bytes | None:
     )
     buffer = io.BytesIO()
     try:
-        mathtext.math_to_image(f"${' '.join(inner.split())}$", buffer, dpi=2 * _DPI, format="png")
+        mathtext.math_to_image(f"${' '.join(inner.split())}$", buffer, dpi=_FORMULA_DPI, format="png")
     except Exception:  # noqa: BLE001 - mathtext knows a part of LaTeX, and says so in many ways
         return None
     return buffer.getvalue()

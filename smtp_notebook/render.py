@@ -23,10 +23,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from smtp_notebook import tables
-from smtp_notebook.bodies import html_to_text, markdown_to_fragment
+from smtp_notebook.bodies import html_to_text
+from smtp_notebook.letters import fragment
 from smtp_notebook.message import Attachment
 from smtp_notebook.outcome import MessageError
-from smtp_notebook.pictures import Picture, figure_png, formula_png, from_data_uri, loaded, pil_bytes, svg_png
+from smtp_notebook.pictures import (
+    Picture,
+    figure_png,
+    formula_png,
+    from_data_uri,
+    half_of,
+    loaded,
+    pil_bytes,
+    svg_png,
+)
 from smtp_notebook.safe_html import clean_html, has_content
 
 __all__ = ["GROUP", "Fragment", "is_plain", "merged_images", "render", "render_bundle"]
@@ -61,7 +71,7 @@ def is_plain(value: object) -> bool:
     """
     if value is None or isinstance(value, str | int | float | bytes):
         return True
-    if isinstance(value, list | tuple | set | frozenset | dict) or tables.is_frame(value):
+    if isinstance(value, list | tuple | set | frozenset | dict | tables.Table) or tables.is_frame(value):
         return False
     kind: Any = type(value)
     if any(hasattr(kind, f"_repr_{name}_") for name in _REPRS) or hasattr(kind, "_ipython_display_"):
@@ -131,6 +141,11 @@ def _image(content: bytes, kind: str, alt: str, width: int = 0) -> Fragment:
     return Fragment(picture.tag, f"[{picture.alt}]", (picture.part,))
 
 
+def _drawn(png: bytes, alt: str) -> Fragment:
+    """Return a PNG that was drawn here, at twice the size at which it is shown."""
+    return _image(png, "image/png", alt, half_of(png))
+
+
 def _one_line(text: object) -> str:
     return " ".join(str(text).split())[:200]
 
@@ -183,7 +198,7 @@ def _special(value: object) -> Callable[[Any], Fragment] | None:
 
 
 def _figure(figure: Any) -> Fragment:
-    return _image(figure_png(figure), "image/png", _figure_title(figure))
+    return _drawn(figure_png(figure), _figure_title(figure))
 
 
 def _figure_title(figure: Any) -> str:
@@ -219,7 +234,7 @@ def _plotnine(plot: Any) -> Fragment:
     buffer = io.BytesIO()
     plot.save(buffer, format="png", dpi=144, verbose=False)
     labels = getattr(plot, "labels", None)
-    return _image(buffer.getvalue(), "image/png", str(getattr(labels, "title", "") or "Plot"))
+    return _drawn(buffer.getvalue(), str(getattr(labels, "title", "") or "Plot"))
 
 
 def _plotly(figure: Any) -> Fragment:
@@ -232,7 +247,7 @@ def _plotly(figure: Any) -> Fragment:
         raise MessageError(
             cause, f"pip install kaleido, and have Chrome or Chromium. {_ATTACH_FIX}"
         ) from error
-    return _image(png, "image/png", re.sub(r"<[^>]*>", "", title))
+    return _drawn(png, re.sub(r"<[^>]*>", "", title))
 
 
 def _altair(chart: Any) -> Fragment:
@@ -254,7 +269,7 @@ def _vega(spec: Any, kind: str, alt: str) -> Fragment:
     except ValueError as error:
         cause = f"The chart cannot be drawn: {_one_line(error).rstrip('.')}."
         raise MessageError(cause, _ATTACH_FIX) from None
-    return _image(png, "image/png", alt)
+    return _drawn(png, alt)
 
 
 def _bokeh(model: Any) -> Fragment:
@@ -275,6 +290,14 @@ def _bokeh(model: Any) -> Fragment:
 def _great_table(table: Any) -> Fragment:
     # It shrinks to what the letter leaves, and its own wrapper would scroll inside of that.
     return _html(table.as_raw_html(), "Great Table")
+
+
+def _styler(styler: Any) -> Fragment:
+    """Return a styled frame with its colours, numbers to the right as a notebook shows them."""
+    kinds = styler.data.dtypes
+    right = [f".col{i}" for i, kind in enumerate(kinds) if kind.kind in "iufc"]
+    looks = f"<style>{','.join(right)}{{text-align:right}}</style>" if right else ""
+    return _html(looks + styler.to_html(), "Styler")
 
 
 def _widget(widget: Any) -> Fragment:
@@ -300,6 +323,7 @@ _SPECIAL: tuple[tuple[str, tuple[str, ...], Callable[[Any], Fragment]], ...] = (
     ("altair", ("TopLevelMixin",), _altair),
     ("bokeh.model", ("Model",), _bokeh),
     ("great_tables", ("GT",), _great_table),
+    ("pandas.io.formats.style", ("Styler",), _styler),
     ("ipywidgets", ("DOMWidget",), _widget),
 )
 
@@ -383,7 +407,7 @@ def render_bundle(
     if (chart := next((m for m in data if "vegalite" in m or "vega.v" in m), None)) is not None:
         return _vega(data[chart], "vega-lite" if "vegalite" in chart else "vega", name)
     if data.get("image/svg+xml"):
-        return _image(svg_png(data["image/svg+xml"]), "image/png", _alt(name, about, "image/svg+xml"))
+        return _drawn(svg_png(data["image/svg+xml"]), _alt(name, about, "image/svg+xml"))
     scripted = any("widget" in m or "plotly" in m or "bokeh" in m or "javascript" in m for m in data)
     if data.get("text/html"):
         made = _html(str(data["text/html"]), name)
@@ -398,7 +422,7 @@ def render_bundle(
 def _texts(data: Mapping[str, Any], value: object) -> Fragment:
     if data.get("text/markdown"):
         source = str(data["text/markdown"])
-        return Fragment(markdown_to_fragment(source), source)
+        return Fragment(fragment(source), source)
     if data.get("text/latex"):
         return _formula(str(data["text/latex"]))
     if "application/json" in data:
@@ -409,7 +433,11 @@ def _texts(data: Mapping[str, Any], value: object) -> Fragment:
 
 def _formula(source: str) -> Fragment:
     png = formula_png(source)
-    return _preformatted(source) if png is None else _image(png, "image/png", source)
+    if png is None:
+        return _preformatted(source)
+    alt = _one_line(source.replace("\\displaystyle", "").strip("$ "))
+    picture = Picture.of(png, "image/png", alt, width=half_of(png), block=False)
+    return Fragment(picture.tag, alt, (picture.part,), block=False)
 
 
 def _printed(value: object) -> str:
@@ -449,8 +477,15 @@ def _html(source: str, name: str) -> Fragment:
     except ValueError as error:
         cause = f"The {name} cannot be shown in a mail: {error}."
         raise MessageError(cause, "Attach it instead, or show less of it.") from None
-    wrapped = f'<div style="overflow-x:auto">{clean}</div>' if "<table" in clean else clean
-    return Fragment(wrapped, html_to_text(clean).strip(), tuple(dict.fromkeys(images)))
+    return Fragment(_framed(clean), html_to_text(clean).strip(), tuple(dict.fromkeys(images)))
+
+
+def _framed(clean: str) -> str:
+    """Return HTML with room to scroll, and on the paper for which it chose its colours."""
+    style = "overflow-x:auto;font-size:14px;line-height:1.4;" if "<table" in clean else ""
+    # Text that keeps the letter's colour on a ground of its own would be light on light in a dark letter.
+    style += "background:#ffffff;color:#1f2328;" if re.search(r"background|bgcolor", clean) else ""
+    return f'<div style="{style}margin:0 0 16px">{clean}</div>' if style else clean
 
 
 def _raw(image: str | bytes) -> bytes:
@@ -461,7 +496,7 @@ def _raw(image: str | bytes) -> bytes:
 def merged_images(fragments: Iterable[Fragment]) -> tuple[Attachment, ...]:
     """Return every image once, in the order of first use."""
     seen: dict[str | None, Attachment] = {}
-    for fragment in fragments:
-        for part in fragment.inline:
+    for piece in fragments:
+        for part in piece.inline:
             seen.setdefault(part.content_id, part)
     return tuple(seen.values())

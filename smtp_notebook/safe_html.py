@@ -297,6 +297,9 @@ def _cleaned(text: str, image: Callable[[str], str | None] | None) -> str:
             _drop(node)
         elif tag in _KEPT:
             _clean_attributes(node, image)
+            if tag == "table" and "cellpadding" not in node.attrib:
+                # What a notebook's own style sheet would do; Outlook goes by the attributes alone.
+                node.attrib.update({"cellpadding": "4", "cellspacing": "0", "border": "0"})
         elif node.getparent() is not None:
             node.drop_tag()
     inner = [html.escape(root.text or "", quote=False)]

@@ -7,6 +7,7 @@ read, so that a frame of ten thousand columns or a cell of a megabyte costs no m
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import html
 import math
 import re
@@ -26,6 +27,8 @@ MAX_COLUMNS = 50
 _MAX_CELL = 1000
 #: More figures than these say nothing to a reader.
 _SIGNIFICANT = 6
+#: An amount of money shows its cents, however large it is.
+_CENTS = 2
 _EXACT = 1e15
 _TINY = 1e-4
 
@@ -53,6 +56,7 @@ class Table:
         head: One label for each column.
         rows: As many texts in each row.
         numeric: Which columns are aligned to the right.
+        whole: Which columns have cells that must not be broken, such as dates.
         caption: What stands above it, or "".
         note: What is not shown, or "".
     """
@@ -60,6 +64,7 @@ class Table:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: tuple[bool, ...]
+    whole: tuple[bool, ...] = ()
     caption: str = ""
     note: str = ""
 
@@ -69,7 +74,11 @@ class Table:
             f'<th align="{_side(n)}" style="{_RULE}"{_dir(h)}>{_text(h)}</th>'
             for h, n in zip(self.head, self.numeric, strict=True)
         )
-        opening = ['<td align="right"' if n else "<td" for n in self.numeric]
+        whole = self.whole or (False,) * len(self.head)
+        opening = [
+            "<td" + (' align="right"' if n else "") + (" nowrap" if w else "")
+            for n, w in zip(self.numeric, whole, strict=True)
+        ]
         lines = [
             (_SHADED if number % 2 else _ROW)
             + "".join([f"{o}{_dir(c)}>{_text(c)}</td>" for o, c in zip(opening, row, strict=True)])
@@ -166,7 +175,9 @@ def table(
     rows = MAX_ROWS if rows is None else max(0, rows)
     columns = MAX_COLUMNS if columns is None else max(1, columns)
     head, shown, height, width = _read(value, rows, columns)
-    formatted = [_column(list(column)) for column in zip(*shown, strict=True)] or [([], False) for _ in head]
+    formatted = [_column(list(column)) for column in zip(*shown, strict=True)] or [
+        ([], _Kind.WORDS) for _ in head
+    ]
     own = getattr(value, "attrs", None)
     if caption is None:
         caption = str(own.get("caption", "")) if isinstance(own, dict) else ""
@@ -178,7 +189,8 @@ def table(
     return Table(
         head=tuple(_clean(h) for h in head),
         rows=tuple(zip(*(texts for texts, _ in formatted), strict=True)),
-        numeric=tuple(numeric for _, numeric in formatted),
+        numeric=tuple(kind is _Kind.NUMBERS for _, kind in formatted),
+        whole=tuple(kind is not _Kind.WORDS and any("-" in t for t in texts) for texts, kind in formatted),
         caption=_clean(caption),
         note=f"… and {' and '.join(hidden)}" if hidden else "",
     )
@@ -238,14 +250,22 @@ def _label(name: object) -> str:
 # -------------------------------------------------------------------------------------------- cells
 
 
-def _column(cells: Sequence[Any]) -> tuple[list[str], bool]:
-    """Return a column's cells as texts, and whether they are numbers."""
+class _Kind(enum.Enum):
+    """What the cells of a column are."""
+
+    WORDS = enum.auto()
+    NUMBERS = enum.auto()
+    MOMENTS = enum.auto()
+
+
+def _column(cells: Sequence[Any]) -> tuple[list[str], _Kind]:
+    """Return a column's cells as texts, and what they are."""
     known = [c for c in cells if not _missing(c)]
     if known and all(map(_is_number, known)):
-        return _numbers(cells, known), True
+        return _numbers(cells, known), _Kind.NUMBERS
     if known and all(isinstance(c, dt.datetime) for c in known):
-        return _moments(cells, known), False
-    return ["" if _missing(c) else _clean(_printed(c)) for c in cells], False
+        return _moments(cells, known), _Kind.MOMENTS
+    return ["" if _missing(c) else _clean(_printed(c)) for c in cells], _Kind.WORDS
 
 
 def _missing(cell: object) -> bool:
@@ -284,11 +304,11 @@ def _number(cell: Any, digits: int) -> str:
 
 
 def _decimals(number: float) -> int:
-    """Return how many decimals a number needs to show its first figures."""
+    """Return how many decimals show a number: all that it has, but beyond two no more than its first figures need."""
     if not math.isfinite(number) or (number and not _TINY <= abs(number) < _EXACT):
         return 0
     whole = len(str(int(abs(number)))) if abs(number) >= 1 else 0
-    text = f"{number:.{max(0, _SIGNIFICANT - whole)}f}"
+    text = f"{number:.{max(_CENTS, _SIGNIFICANT - whole)}f}"
     return len(text.rstrip("0").partition(".")[2])
 
 

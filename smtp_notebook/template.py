@@ -31,8 +31,9 @@ from markupsafe import Markup
 
 from smtp_notebook import filters
 from smtp_notebook.addresses import Address, make_address, split_addresses, split_mailbox
-from smtp_notebook.bodies import FORMATS, html_to_text, inline_css, looks_like_html, markdown_to_html
-from smtp_notebook.fields import FIELDS, check_field_names
+from smtp_notebook.bodies import FORMATS, html_to_text, looks_like_html
+from smtp_notebook.fields import FIELDS, check_field_names, truth
+from smtp_notebook.letters import LETTER, Theme, first_uri, letter_html, letter_text, theme_of
 from smtp_notebook.message import Attachment, Message
 from smtp_notebook.outcome import MailError, MessageError, OptionError, TemplateError
 from smtp_notebook.render import Fragment, is_plain, merged_images, render
@@ -79,6 +80,8 @@ _REPEATED = frozenset({"to", "cc", "bcc", "reply_to", "attach", "inline", "unsub
 _HEAD_LINE = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)\s*:(.*)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 _SINK = "\0sink"
+#: Stands between the body and what the letter shows around it.
+_BESIDE = "\x1e"
 _SLOT = "slot!"
 _CACHED_SKELETONS = 64
 
@@ -356,6 +359,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
         "date": filters.date,
         "number": filters.number,
         "money": filters.money,
+        "table": filters.table,
     }
     return environment
 
@@ -560,6 +564,8 @@ class Template:
         stated = given.pop("format", parsed.head.get("format", (None, 0))[0]) or suffix_format
         lines = {k: line for k, (_, line) in parsed.head.items()}
         merged = {k: v for k, (v, _) in parsed.head.items() if k != "format"} | given
+        self._theme = theme_of(merged.pop("theme", None), self.attach_root)
+        self._inline_css = truth("inline_css", merged.pop("inline_css", True))
         self._headers = {
             str(k): self._field(str(k), v) for k, v in dict(merged.pop("headers", None) or {}).items()
         }
@@ -574,7 +580,19 @@ class Template:
             # No frame has a column of this name, and no template writes it by accident.
             self._values["__body__"], body = body, "{{ __body__ }}"
         self.format = self._checked_format(stated, body)
-        self._body = Field("body", body, parsed.body_line, self._marker)
+        self._body = Field("body", self._with_surroundings(body), parsed.body_line, self._marker)
+
+    def _with_surroundings(self, body: str) -> str:
+        """Return the body's source with what the letter shows around it, so that all its values are of one field."""
+        plain = self.format == "text" or (self.format == "html" and self._theme == LETTER)
+        if _BESIDE in body:
+            raise TemplateError("body: the text has a control character in it.", "Take the U+001E out.")
+        if plain or not {"preheader", "unsubscribe"} & self._fields.keys():
+            return body
+        preheader, links = self._fields.get("preheader", [""]), self._fields.get("unsubscribe", [""])
+        texts = [item.source if isinstance(item, Field) else str(item) for item in links]
+        first = preheader[0].source if isinstance(preheader[0], Field) else str(preheader[0])
+        return _BESIDE.join((body, first, first_uri([t.strip().strip("<>") for t in texts])))
 
     def _field(self, name: str, value: Any, line: int = 0) -> Field:
         if _CONTROL.search(str(value)):
@@ -622,6 +640,8 @@ class Template:
             state.update(f"\0{name}\0".encode())
             for item in value if isinstance(value, list | tuple) else [value]:
                 state.update(_printed(item))
+        if self._theme != LETTER:
+            state.update(self._theme.source.encode())
         for item in (*self._fields.get("attach", ()), *self._fields.get("inline", ())):
             if isinstance(item, Field) and item.static:
                 path = self.attach_root / item.source.strip()
@@ -691,12 +711,15 @@ class Template:
         letter = self.letter(filled.skeleton)
         content = _Contents(filled.slots, self.format, self._body)
         text, html = letter.fill(content)
+        body = text if letter.body is letter.text else letter.only_body(content)
         inline = (*fields.pop("inline", ()), *content.images())
         return Message(
             **fields,
             headers=headers,
-            body=text if self.format != "html" else html or "",
+            body=body if self.format != "html" else html or "",
             format=self.format,
+            theme=self._theme,
+            inline_css=self._inline_css,
             text=text,
             html=html,
             inline=inline,
@@ -721,7 +744,7 @@ class Template:
                 self._letters.move_to_end(skeleton)
                 return letter
         try:
-            letter = Letter.of(skeleton, self.format, self._marker)
+            letter = Letter.of(skeleton, self.format, self._marker, self._theme, inline=self._inline_css)
         except SlotError as error:
             raise self._body.error(str(error)) from None
         with self._lock:
@@ -893,20 +916,32 @@ def _located(error: TemplateError, name: str) -> TemplateError:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A body's skeleton after Markdown, CSS inlining and the text twin."""
+    """A body's skeleton after Markdown, CSS inlining and the text twin.
+
+    Attributes:
+        body: The body alone, where the text has a footer besides; else the text.
+    """
 
     text: Pieces
     html: Pieces | None
+    body: Pieces
 
     @classmethod
-    def of(cls, skeleton: str, kind: str, marker: Marker) -> Letter:
+    def of(cls, skeleton: str, kind: str, marker: Marker, theme: Theme, *, inline: bool) -> Letter:
+        body, preheader, link = [*skeleton.split(_BESIDE), "", ""][:3]
         if kind == "text":
-            return cls(plain_pieces(skeleton, marker), None)
-        if kind == "markdown":
-            return cls(plain_pieces(skeleton, marker), html_pieces(markdown_to_html(skeleton), marker))
-        html_pieces(skeleton, marker)  # refuses values in style sheets, which inlining would make vanish
-        html = inline_css(skeleton)
-        return cls(plain_pieces(html_to_text(html), marker), html_pieces(html, marker))
+            pieces = plain_pieces(body, marker)
+            return cls(pieces, None, pieces)
+        if kind == "html":
+            html_pieces(body, marker)  # refuses values in style sheets, which inlining would make vanish
+        link = link.strip()
+        html = letter_html(body, kind, theme, preheader=preheader.strip(), unsubscribe=link, inline=inline)
+        text = letter_text(html if kind == "html" and theme == LETTER else body, kind, theme, link)
+        pieces = plain_pieces(text, marker)
+        return cls(pieces, html_pieces(html, marker), pieces if text == body else plain_pieces(body, marker))
+
+    def only_body(self, content: _Contents) -> str:
+        return "".join(p if isinstance(p, str) else content.text(p) for p in self.body)
 
     def fill(self, content: _Contents) -> tuple[str, str | None]:
         text = "".join(p if isinstance(p, str) else content.text(p) for p in self.text)
