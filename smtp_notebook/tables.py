@@ -41,8 +41,8 @@ _RIGHT_TO_LEFT = re.compile(
 _FIRST_STRONG, _END = "\u2068", "\u2069"
 _WIDE = frozenset({"W", "F"})
 
-# Every second row is shaded by a grey that lets light and dark through; bgcolor is for programs without rgba().
-_SHADED = '<tr valign="top" bgcolor="#f4f5f6" style="background:rgba(127,127,127,.1)">'
+# Every second row is shaded by a grey that lets light and dark through; programs without rgba() keep the first.
+_SHADED = '<tr valign="top" style="background:#f4f5f6;background:rgba(127,127,127,.1)">'
 _ROW = '<tr valign="top">'
 _TABLE = "border-collapse:collapse;font-size:14px;line-height:1.4"
 _RULE = "border-bottom:2px solid #8c959f"
