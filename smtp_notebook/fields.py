@@ -49,6 +49,7 @@ FIELDS: tuple[str, ...] = (
     "headers",
     "read_receipt",
     "unsubscribe",
+    "event",
 )
 IMPORTANCES = ("low", "normal", "high")
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+^_`|~-]{1,60}")
