@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from smtp_notebook.addresses import Address
     from smtp_notebook.api import amail_merge, asend, connect, mail_merge, preview, send
     from smtp_notebook.connection import Connection
+    from smtp_notebook.event import Event
     from smtp_notebook.journal import Journal
     from smtp_notebook.message import Attachment, Message
     from smtp_notebook.outcome import (
@@ -40,6 +41,7 @@ _HOMES = {
     "addresses": ("Address",),
     "api": ("amail_merge", "asend", "connect", "mail_merge", "preview", "send"),
     "connection": ("Connection",),
+    "event": ("Event",),
     "journal": ("Journal",),
     "message": ("Attachment", "Message"),
     "outcome": (
@@ -72,6 +74,7 @@ __all__ = [
     "AttachmentError",
     "Connection",
     "DeliveryError",
+    "Event",
     "Journal",
     "JournalError",
     "MailError",

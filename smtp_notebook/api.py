@@ -283,7 +283,7 @@ def send(
             sandbox each mail is journaled, and a repeated one says so in its Outcome's ``warnings``.
         dry_run: Check everything and send nothing; the Outcome is ``planned``.
         **fields: ``to cc bcc reply_to from_ subject body format importance attach inline headers
-            read_receipt unsubscribe``. Strings are taken as they are, not as templates.
+            read_receipt unsubscribe event``. Strings are taken as they are, not as templates.
 
     Raises:
         MessageError: The message cannot be built; nothing was sent.
@@ -601,7 +601,11 @@ def mail_merge(
         journal: A Journal or its file; by default the user's own.
         progress: Show a progress bar when it takes longer than a second.
         on_outcome: Called once per row, on this thread, after the row was recorded; it may send mails itself.
-        **fields: Fields that win over the template's, as templates themselves.
+        **fields: Fields that win over the template's, as templates themselves. ``event`` is an `Event`, one
+            meeting for everybody, or a function that is given a row as a dict of its cells (None where one
+            is empty) and returns that row's Event, or None. It may be called more than once for a row, and
+            has to return the same each time; an Event without a uid gets one that depends on what it is and
+            whom the row mails, so that it is one meeting however often it is made.
 
     Raises:
         PreflightError: Rows have problems and *on_problem* is "stop"; nothing was sent, and

@@ -53,6 +53,7 @@ FIELDS: tuple[str, ...] = (
     "preheader",
     "theme",
     "inline_css",
+    "event",
 )
 IMPORTANCES = ("low", "normal", "high")
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+^_`|~-]{1,60}")

@@ -17,10 +17,11 @@ from typing import Any
 from smtp_notebook import _html, fields, mime
 from smtp_notebook.addresses import Address
 from smtp_notebook.attachments import Attachment, files_of, named_properties, refuse_ambiguous, with_id
+from smtp_notebook.event import FILE_NAME, Event, Invitation, checked_event
 from smtp_notebook.letters import Theme, first_uri, letter_html, letter_text, theme_of
 from smtp_notebook.outcome import MessageError
 
-__all__ = ["Attachment", "Message", "each_once", "part_of", "preview_html"]
+__all__ = ["Attachment", "Event", "Message", "calendar_parts", "each_once", "part_of", "preview_html"]
 
 _PRIORITY = {"high": ("high", "1", "High"), "low": ("low", "5", "Low")}
 _TAG = re.compile(r"<[a-z][^<>]*cid:[^<>]*", re.IGNORECASE)
@@ -58,6 +59,8 @@ class Message:
         theme: What a Markdown body looks like: None for the default letter, ``"none"`` for the bare text, the path
             of a Jinja2 file with ``{{ content }}`` in it, or its text. HTML gets no theme but one that is named here.
         inline_css: Whether CSS is moved into style attributes, as several mail programs need it.
+        event: An `Event` that the mail invites to (RFC 6047). From is its organizer, To and Cc are its
+            attendees, unless it names others; it is also attached, as ``invite.ics``.
         attach_root: The folder that paths must stay in; by default the working one.
         date: When it was sent; set by `stamped`.
         message_id: Its Message-ID, with angle brackets; set by `stamped`.
@@ -88,6 +91,7 @@ class Message:
     preheader: str
     theme: Theme
     inline_css: bool
+    event: Event | None
     date: dt.datetime | None
     message_id: str
     text: str | None
@@ -114,6 +118,7 @@ class Message:
         preheader: str = "",
         theme: Theme | str | Path | bool | None = None,
         inline_css: bool | str = True,
+        event: Event | None = None,
         attach_root: str | Path | None = None,
         date: dt.datetime | None = None,
         message_id: str = "",
@@ -144,6 +149,7 @@ class Message:
             "preheader": fields.one_line("preheader", preheader or "").strip(),
             "theme": theme_of(theme, root),
             "inline_css": fields.truth("inline_css", inline_css),
+            "event": checked_event(event),
             "date": fields.moment(date),
             "message_id": fields.message_id(message_id),
             "text": None if text is None else fields.mail_text("text", text),
@@ -215,7 +221,8 @@ class Message:
         """Return the mail as it travels: CRLF line ends, 7-bit content, no Bcc.
 
         Raises:
-            MessageError: It has no sender, or cannot be written so that it reads back the same.
+            MessageError: It has no sender, cannot be written so that it reads back the same, or its event
+                has nobody to invite.
         """
         return mime.to_bytes(self.draft())
 
@@ -233,6 +240,8 @@ class Message:
         inline, attach = self._sorted_files()
         self._refuse_dangling(inline)
         receipt = self.from_ if self.read_receipt is True else self.read_receipt
+        invitation = self._invitation()
+        shown, *copies = calendar_parts(invitation) if invitation is not None else (None,)
         return mime.Draft(
             from_=self.from_,
             to=self.to,
@@ -246,8 +255,14 @@ class Message:
             text=self.text,
             html=self.html,
             inline=tuple(part_of(a) for a in inline),
-            attachments=tuple(part_of(a) for a in attach),
+            calendar=shown,
+            attachments=(*(part_of(a) for a in attach), *copies),
         )
+
+    def _invitation(self) -> Invitation | None:
+        if self.event is None:
+            return None
+        return self.event.invitation(organizer=self.from_, to=self.to, cc=self.cc)
 
     def _sorted_files(self) -> tuple[list[Attachment], list[Attachment]]:
         """Return the images that the HTML shows, and everything else, each file once.
@@ -322,8 +337,13 @@ class Message:
         """Return the connector's JSON for this mail; Markdown goes as the HTML that it becomes.
 
         What the connector has no property for (Reply-To, further headers, receipts, unsubscribing) is
-        left out.
+        left out; an event goes as an attachment.
+
+        Raises:
+            MessageError: The event has no organizer or nobody to invite; see `Event.as_ics`.
         """
+        invitation = self._invitation()
+        invite = [] if invitation is None else [_attached(invitation)]
         found: dict[str, Any] = {
             "To": "; ".join(map(str, self.to)),
             "CC": "; ".join(map(str, self.cc)),
@@ -333,7 +353,7 @@ class Message:
             "From": str(self.from_ or ""),
             "IsHtml": self.format != "text",
             "Importance": self.importance.capitalize(),
-            "Attachments": [a.to_connector() for a in (*self.inline, *self.attach)],
+            "Attachments": [a.to_connector() for a in (*self.inline, *self.attach, *invite)],
         }
         return {k: v for k, v in found.items() if v not in ("", []) or k in {"To", "Subject", "Body"}}
 
@@ -342,6 +362,7 @@ class Message:
     def __repr__(self) -> str:
         files = len(self.inline) + len(self.attach)
         more = f", {files} file{'s' if files > 1 else ''}" if files else ""
+        more += ", an event" if self.event is not None else ""
         rest = len(self.to) - _SHOWN_RECIPIENTS
         to = ", ".join(map(str, self.to[:_SHOWN_RECIPIENTS])) + (f" and {rest} more" if rest > 0 else "")
         return f"<Message {self.subject!r} to {to or 'nobody'}{more}>"
@@ -372,6 +393,26 @@ def part_of(file: Attachment) -> mime.Part:
         transfer_encoding="7bit" if file.transfer_encoding == "none" else "base64",
         charset="utf-8" if _is_utf8_text(file) else "",
     )
+
+
+def calendar_parts(invitation: Invitation) -> tuple[mime.Part, mime.Part]:
+    """Return an invitation twice: for those who show it, and as a file for those who do not.
+
+    Both are what Google's own mails have, and nodemailer's (https://nodemailer.com/message/calendar-events/).
+    The ``method`` has to be the one inside (RFC 6047, 2.4): Outlook refuses the mail otherwise.
+    """
+    content, method, identity = invitation
+    kind = f"text/calendar; method={method}"
+    shown = mime.Part(content=content, type=kind, charset="utf-8", identity=identity)
+    return shown, mime.Part(content=content, type=_ICS, filename=FILE_NAME, identity=identity)
+
+
+_ICS = "application/ics"
+
+
+def _attached(invitation: Invitation) -> Attachment:
+    kind = f"text/calendar; method={invitation.method}; charset=utf-8"
+    return Attachment(invitation.content, FILE_NAME, kind)
 
 
 def _is_utf8_text(file: Attachment) -> bool:
@@ -421,6 +462,7 @@ def _header_block(message: Message) -> list[tuple[str, str]]:
         ("Bcc", "; ".join(map(str, message.bcc))),
         ("Reply-To", "; ".join(map(str, message.reply_to))),
         ("Subject", message.subject),
+        ("Event", message.event.line if message.event is not None else ""),
         ("Importance", message.importance if message.importance != "normal" else ""),
         ("Attached", ", ".join(f"{a.name} ({_size(a.size)})" for a in message._sorted_files()[1])),  # noqa: SLF001 - the same module
         ("Note", "; ".join([*message.warnings, *_remote_note(message)])),

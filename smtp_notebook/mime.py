@@ -108,6 +108,8 @@ class Part:
         content_id: Its Content-ID without brackets, or "".
         transfer_encoding: ``base64``, or ``7bit`` for ASCII content with short lines.
         charset: The charset parameter of a text, or "".
+        identity: What tells it from another part where its content alone does not, such as the moment when
+            it was made; b"" for the content.
     """
 
     content: bytes
@@ -116,6 +118,7 @@ class Part:
     content_id: str = ""
     transfer_encoding: str = "base64"
     charset: str = ""
+    identity: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +129,7 @@ class Draft:
         receipt_to: Who is told that the mail was shown (Disposition-Notification-To, RFC 8098).
         headers: Further headers, each name once.
         inline: Images that *html* shows by ``cid:``.
+        calendar: An invitation that mail programs show with its buttons, or None.
     """
 
     from_: Address
@@ -140,6 +144,7 @@ class Draft:
     text: str | None = None
     html: str | None = None
     inline: tuple[Part, ...] = field(default=())
+    calendar: Part | None = None
     attachments: tuple[Part, ...] = field(default=())
 
     @property
@@ -156,6 +161,15 @@ class Draft:
             ("To", self.to),
             ("Cc", self.cc),
             ("Disposition-Notification-To", self.receipt_to),
+        )
+
+    @property
+    def files(self) -> tuple[tuple[Part, str], ...]:
+        """Every leaf that is no text of the mail's own, in the order of the tree, with its disposition."""
+        return (
+            *((part, "inline") for part in self.inline),
+            *([(self.calendar, "")] if self.calendar is not None else []),
+            *((part, "attachment") for part in self.attachments),
         )
 
 
@@ -261,7 +275,7 @@ def _shape(draft: Draft, root: Node) -> Hashable | None:
     for name, found in draft.mailboxes[1:]:
         if len(found) > 1 or not all(_is_plain_mailbox(name, a) for a in found):
             return None
-    files = (*draft.inline, *draft.attachments)
+    files = [part for part, _ in draft.files]
     if not _PLAIN_ID.fullmatch(draft.message_id) or any(p.transfer_encoding != "base64" for p in files):
         return None
     return (
@@ -270,7 +284,8 @@ def _shape(draft: Draft, root: Node) -> Hashable | None:
         draft.headers,
         draft.date.utcoffset(),
         tuple((p.type, p.filename, p.content_id, p.charset) for p in files),
-        (len(draft.inline), draft.text is None, draft.html is None, bool(draft.subject)),
+        (len(draft.inline), draft.calendar is None),
+        (draft.text is None, draft.html is None, bool(draft.subject)),
         tuple(node["Content-Transfer-Encoding"] for node in root.walk()),
     )
 
@@ -313,21 +328,28 @@ _WIRE = _WirePolicy(linesep="\r\n", cte_type="7bit", max_line_length=None)
 
 
 def _tree(draft: Draft) -> Node:
-    """Return the smallest tree that holds the draft: mixed(alternative(text, related(html, …)), …)."""
+    """Return the smallest tree that holds the draft: mixed(alternative(text, related(html, …), …), …).
+
+    An invitation stands last among the alternatives, which makes it the best one (RFC 2046, 5.1.4); so
+    Exchange writes it too ([MS-OXCMAIL], 2.1.3.3.8.2), and Gmail.
+    """
     root = _assembled(
         None if draft.text is None and draft.html is not None else _text(draft.text or "", "plain"),
         None if draft.html is None else _text(draft.html, "html"),
         [_leaf(p, "inline") for p in draft.inline],
+        None if draft.calendar is None else _leaf(draft.calendar, ""),
         [_leaf(p, "attachment") for p in draft.attachments],
     )
     return _headed(root, _header_lines(draft))
 
 
-def _assembled(text: Node | None, html: Node | None, inline: list[Node], files: list[Node]) -> Node:
+def _assembled(
+    text: Node | None, html: Node | None, inline: list[Node], calendar: Node | None, files: list[Node]
+) -> Node:
     if html is not None and inline:
         # RFC 2387, 3.1: the type parameter names the root's type.
         html = _multipart("related", [html, *inline], 'type="text/html"')
-    given = [node for node in (text, html) if node is not None]
+    given = [node for node in (text, html, calendar) if node is not None]
     node = given[0] if len(given) == 1 else _multipart("alternative", given)
     return _multipart("mixed", [node, *files]) if files else node
 
@@ -351,7 +373,7 @@ def _written(node: Node) -> bytes:
 def frame(draft: Draft) -> tuple[bytes, ...]:
     """Return what surrounds a draft's leaves, from MIME-Version on: each leaf stands between two pieces.
 
-    The leaves come in the order text, HTML, inline images, attachments; `text_head` and `written_file`
+    The leaves come in the order text, HTML, then those of `Draft.files`; `text_head` and `written_file`
     write them.
     """
     mark = f"={secrets.token_hex(16)}"
@@ -365,6 +387,7 @@ def frame(draft: Draft) -> tuple[bytes, ...]:
         None if draft.text is None and draft.html is not None else hole(),
         None if draft.html is None else hole(),
         [hole() for _ in draft.inline],
+        None if draft.calendar is None else hole(),
         [hole() for _ in draft.attachments],
     )
     # A leaf without headers begins with the empty line that ends them.
@@ -418,7 +441,7 @@ def text_head(subtype: str, encoding: str) -> str:
 
 
 def written_file(part: Part, disposition: str) -> bytes:
-    """Return a file or image as a leaf: its headers and its encoded content."""
+    """Return a file or image as a leaf: its headers, without a disposition where that is "", and its content."""
     return _written(_leaf(part, disposition))
 
 
@@ -522,7 +545,8 @@ def _leaf(part: Part, disposition: str) -> Node:
     charset = f'; charset="{part.charset}"' if part.charset else ""
     node["Content-Type"] = part.type + charset
     node["Content-Transfer-Encoding"] = part.transfer_encoding
-    node["Content-Disposition"] = disposition + _filename(part.filename)
+    if disposition:
+        node["Content-Disposition"] = disposition + _filename(part.filename)
     if part.content_id:
         node["Content-ID"] = f"<{part.content_id}>"
     if part.transfer_encoding == "7bit":
@@ -739,7 +763,8 @@ def _expected_names(draft: Draft) -> Counter[str]:
     names = ["subject", "date", "message-id", "mime-version", "content-type"]
     names += [name.lower() for name, found in draft.mailboxes if found]
     names += [name.lower() for name, _ in draft.headers]
-    if not (draft.attachments or (draft.html is not None and (draft.text is not None or draft.inline))):
+    related = draft.html is not None and (draft.text is not None or draft.inline)
+    if not (draft.attachments or draft.calendar or related):
         names.append("content-transfer-encoding")
     return Counter(names)
 
@@ -786,8 +811,7 @@ def _expected_leaves(draft: Draft) -> list[_Leaf]:
         leaves.append(_Leaf("text/plain", utf8, "", "", "", canonical(draft.text or "").encode()))
     if draft.html is not None:
         leaves.append(_Leaf("text/html", utf8, "", "", "", canonical(draft.html).encode()))
-        leaves += [_expected_leaf(p, "inline") for p in draft.inline]
-    return leaves + [_expected_leaf(p, "attachment") for p in draft.attachments]
+    return leaves + [_expected_leaf(part, disposition) for part, disposition in draft.files]
 
 
 def _expected_leaf(part: Part, disposition: str) -> _Leaf:

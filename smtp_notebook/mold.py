@@ -20,8 +20,8 @@ from numbers import Number
 from typing import NamedTuple
 
 from smtp_notebook import _html, mime
-from smtp_notebook.addresses import plain_wire, split_addresses, split_mailbox
-from smtp_notebook.message import Message, each_once
+from smtp_notebook.addresses import Address, plain_wire, split_addresses, split_mailbox
+from smtp_notebook.message import Event, Message, calendar_parts, each_once
 from smtp_notebook.outcome import MailError
 from smtp_notebook.slots import Pieces, Place, SlotError, Spot, escape
 from smtp_notebook.template import (
@@ -85,7 +85,12 @@ class Leaf(NamedTuple):
     def of(cls, part: mime.Part, disposition: str) -> Leaf:
         """Encode a file."""
         content = mime.written_file(part, disposition)
-        return cls(content, hashlib.sha256(content).digest())
+        told = content
+        if part.identity:
+            told = b"\0".join(
+                [part.type.encode(), part.filename.encode(), disposition.encode(), part.identity]
+            )
+        return cls(content, hashlib.sha256(told).digest())
 
 
 #: How each header line with values is written: its encoded words and its line ends.
@@ -263,6 +268,8 @@ class _Heading:
         self._split = parts.marker.split
         self._boxes: list[Mailbox] = []
         found = {k: self._numbered(addressees(parts, k, known)) for k in (*_MAILBOX_KEYS.values(), "bcc")}
+        #: Each address of a field: as it travels, or the number of its mailbox.
+        self.addressed: Mapping[str, list[str | int]] = found
         self._recipients = [*found["to"], *found["cc"], *found["bcc"]]
         self._sender = found["from_"][0] if found["from_"] else draft.from_.wire
         if draft.receipt_to and isinstance(self._sender, int):
@@ -307,9 +314,12 @@ class _Heading:
         make = _uri_filler if label == "List-Unsubscribe" else _words_filler
         return make(label, self._numbers[item], line)
 
-    def fill(self, texts: Texts) -> tuple[str, tuple[str, ...], str, Form]:
+    def boxes(self, texts: Texts) -> list[tuple[str, str]]:
+        """Return the mailboxes that a row fills."""
+        return [box.fill(texts) for box in self._boxes]
+
+    def fill(self, texts: Texts, boxes: list[tuple[str, str]]) -> tuple[str, tuple[str, ...], str, Form]:
         """Return the lines, the recipients, the sender and the form of a row."""
-        boxes = [box.fill(texts) for box in self._boxes]
         out = self._pieces.copy()
         lines = [fill(texts, boxes) for fill in self._fillers]
         out[1::2] = lines
@@ -517,7 +527,56 @@ def _refuse_braces(pieces: Pieces) -> None:
             raise UnusualError
 
 
+# --------------------------------------------------------------------------------------- the event
+
+
+class _Calendar:
+    """One event for every row, with the row's own people.
+
+    Args:
+        event: The event.
+        message: What the row made of which the mold is.
+        addressed: Each address of a field, or the number of its mailbox.
+    """
+
+    def __init__(self, event: Event, message: Message, addressed: Mapping[str, list[str | int]]) -> None:
+        self._event = event
+        sender = addressed["from_"] or [""]
+        given = () if message.from_ is None else (message.from_,)
+        self._organizer, self._to, self._cc = (
+            self._people(addressed.get(key, []) if key != "from_" else sender, found)
+            for key, found in (("from_", given), ("to", message.to), ("cc", message.cc))
+        )
+        every = (*self._organizer, *self._to, *self._cc)
+        self._leaves = self._made([]) if all(isinstance(a, Address) for a in every) else None
+
+    @staticmethod
+    def _people(places: Sequence[str | int], found: Sequence[Address]) -> list[Address | int]:
+        if len(places) != len(found):
+            raise UnusualError
+        return [p if isinstance(p, int) else a for p, a in zip(places, found, strict=True)]
+
+    def fill(self, boxes: Sequence[tuple[str, str]]) -> list[Leaf]:
+        """Return the invitation as it is shown, and its copy."""
+        return self._leaves or self._made(boxes)
+
+    def _made(self, boxes: Sequence[tuple[str, str]]) -> list[Leaf]:
+        def people(found: Iterable[Address | int]) -> list[Address]:
+            return [a if isinstance(a, Address) else Address(boxes[a][1], boxes[a][0]) for a in found]
+
+        try:
+            (organizer,) = people(self._organizer)
+            made = self._event.invitation(organizer=organizer, to=people(self._to), cc=people(self._cc))
+        except MailError:
+            raise UnusualError from None
+        shown, copied = calendar_parts(made)
+        return [Leaf.of(shown, ""), Leaf.of(copied, "attachment")]
+
+
 # ----------------------------------------------------------------------------------------- the mold
+
+#: The numbers of a `_Calendar`'s leaves among a mail's files.
+_SHOWN, _COPIED = 0, 1
 
 
 class Mold:
@@ -544,7 +603,7 @@ class Mold:
     ) -> None:
         parts = template.parts
         draft = message.draft()
-        if message.smtputf8:
+        if message.smtputf8 or callable(template.event):
             raise UnusualError
         _refuse_other_values(parts, known)
         self._heading = _Heading(parts, known, draft)
@@ -556,18 +615,25 @@ class Mold:
         beside = parts.fields.get("preheader", ())
         self._one_line = [number for field, number in self._numbers.items() if field in beside]
         self._file = file
-        self._files: list[Leaf | tuple[int, _Line]] = [leaf(p, "inline") for p in draft.inline]
+        self._files: list[Leaf | tuple[int, _Line] | int] = [leaf(p, "inline") for p in draft.inline]
+        self._calendar: _Calendar | None = None
+        files = draft.attachments
+        if message.event is not None:
+            self._calendar = _Calendar(message.event, message, self._heading.addressed)
+            self._files.append(_SHOWN)
+            files = files[:-1]
         self._files += [
             leaf(part, "attachment") if path is None else path
-            for part, path in self._attachments(parts, known, message, draft)
+            for part, path in self._attachments(parts, known, message, files)
         ]
+        self._files += [_COPIED] if self._calendar is not None else []
         frame = mime.frame(draft)
         self.boundaries = mime.boundaries(b"".join(frame))
         self._frame = [around.decode("ascii") for around in frame]
         self.size = sum(len(f) for f in self._frame) + sum(t.size for t in self._body.texts)
 
     def _attachments(
-        self, parts: Parts, known: Mapping[Field, Filled], message: Message, draft: mime.Draft
+        self, parts: Parts, known: Mapping[Field, Filled], message: Message, files: Sequence[mime.Part]
     ) -> list[tuple[mime.Part, tuple[int, _Line] | None]]:
         """Return the attachments with the path of those whose path is a row's."""
         paths: list[tuple[int, _Line] | None] = []
@@ -583,8 +649,8 @@ class Mold:
             raise UnusualError
         shown = _html.cids(message.html)
         kept = [path for path, a in zip(paths, message.attach, strict=True) if a.content_id not in shown]
-        ahead: list[tuple[int, _Line] | None] = [None] * (len(draft.attachments) - len(kept))
-        return list(zip(draft.attachments, [*ahead, *kept], strict=True))
+        ahead: list[tuple[int, _Line] | None] = [None] * (len(files) - len(kept))
+        return list(zip(files, [*ahead, *kept], strict=True))
 
     def fill(self, slots: Sequence[Sequence[Slot]]) -> Filling:
         """Return a row's mail.
@@ -595,7 +661,9 @@ class Mold:
         texts = [texts_of(found) for found in slots]
         if self._one_line and not all(t.isprintable() for n in self._one_line for t in texts[n]):
             raise UnusualError
-        head, recipients, sender, form = self._heading.fill(texts)
+        boxes = self._heading.boxes(texts)
+        head, recipients, sender, form = self._heading.fill(texts, boxes)
+        invitation = self._calendar.fill(boxes) if self._calendar is not None else []
         out = [head]
         around = iter(self._frame)
         for leaf in self._body.fill(texts[-1] if self._dynamic_body else ()):
@@ -604,7 +672,8 @@ class Mold:
         chunks: list[bytes | Leaf] = []
         for file in self._files:
             out.append(next(around))
-            chunks += ["".join(out).encode("ascii"), self._leaf(file, slots, texts)]
+            found = invitation[file] if isinstance(file, int) else self._leaf(file, slots, texts)
+            chunks += ["".join(out).encode("ascii"), found]
             out = []
         out.append(next(around))
         chunks.append("".join(out).encode("ascii"))

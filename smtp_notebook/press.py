@@ -133,6 +133,8 @@ class _Files:
 
     def leaf(self, part: mime.Part, disposition: str) -> Leaf:
         """Return a file encoded: the same object for the same content."""
+        if part.identity:
+            return Leaf.of(part, disposition)  # a row's own: kept, it would push out what many rows share
         key = (
             id(part.content),
             disposition,
@@ -341,7 +343,7 @@ def _built(message: Message, leaf: Callable[[mime.Part, str], Leaf]) -> Printed:
     """Print a Message as the one-message builder does; *leaf* encodes its files."""
     draft = message.draft()
     content = mime.to_bytes(draft).split(b"\r\n", 2)[2]
-    leaves = [leaf(p, "inline") for p in draft.inline] + [leaf(p, "attachment") for p in draft.attachments]
+    leaves = [leaf(part, disposition) for part, disposition in draft.files]
     boundaries = mime.boundaries(content)
     chunks: list[bytes | Leaf] = []
     for each in leaves:
@@ -423,10 +425,12 @@ def refuse_leftover(message: Message, template: Template) -> None:
     """
     if "{% raw %}" in template.source:
         return  # the author wants braces to arrive
+    event = message.event
     for name, text in (
         ("subject", message.subject),
         ("body", message.text or ""),
         ("body", message.html or ""),
+        *([] if event is None else [("event", f"{event.summary} {event.location} {event.description}")]),
     ):
         if found := _LEFTOVER.search(text):
             cause = f"The {name} still has {found[0][:60]!r} in it after the row filled it."

@@ -32,9 +32,10 @@ from markupsafe import Markup
 from smtp_notebook import filters
 from smtp_notebook.addresses import Address, make_address, split_addresses, split_mailbox
 from smtp_notebook.bodies import FORMATS, html_to_text, looks_like_html
+from smtp_notebook.event import checked_event
 from smtp_notebook.fields import FIELDS, check_field_names, truth
 from smtp_notebook.letters import LETTER, Theme, first_uri, letter_html, letter_text, theme_of
-from smtp_notebook.message import Attachment, Message
+from smtp_notebook.message import Attachment, Event, Message
 from smtp_notebook.outcome import MailError, MessageError, OptionError, TemplateError
 from smtp_notebook.render import Fragment, is_plain, merged_images, render
 from smtp_notebook.slots import (
@@ -522,7 +523,8 @@ class Template:
         attach_root: The folder that attachment paths must stay in; the file's own folder by default,
             else the working one.
         values: More names for every row, functions too.
-        **fields: Fields that win over the head's. In strings Jinja2 works as in the head.
+        **fields: Fields that win over the head's. In strings Jinja2 works as in the head. ``event`` is an
+            `Event`, in which no Jinja2 works, or a function of a row; see `mail_merge`.
 
     Raises:
         TemplateError: A syntax error, with its line.
@@ -562,6 +564,7 @@ class Template:
         body = given.pop("body", parsed.body)
         suffix_format = parsed.format
         stated = given.pop("format", parsed.head.get("format", (None, 0))[0]) or suffix_format
+        self._event = _checked_maker(given.pop("event", None))
         lines = {k: line for k, (_, line) in parsed.head.items()}
         merged = {k: v for k, (v, _) in parsed.head.items() if k != "format"} | given
         self._theme = theme_of(merged.pop("theme", None), self.attach_root)
@@ -631,6 +634,11 @@ class Template:
         """The From field as it is written, before a row fills it; "" when there is none."""
         found = self._fields.get("from_") or [""]
         return found[0].source if isinstance(found[0], Field) else str(found[0])
+
+    @property
+    def event(self) -> Any:
+        """What ``event=`` was given: an Event, a function of a row, or None."""
+        return self._event
 
     @property
     def fingerprint(self) -> str:
@@ -707,6 +715,7 @@ class Template:
         for key, items in self._fields.items():
             fields[key] = self._value(key, items, row)
         headers = {k: f.plain(row) for k, f in self._headers.items()}
+        event = _event_of(self._event, row, [*fields.get("to", ()), *fields.get("cc", ())])
         filled = row.filled(self._body)
         letter = self.letter(filled.skeleton)
         content = _Contents(filled.slots, self.format, self._body)
@@ -716,6 +725,7 @@ class Template:
         return Message(
             **fields,
             headers=headers,
+            event=event,
             body=body if self.format != "html" else html or "",
             format=self.format,
             theme=self._theme,
@@ -899,6 +909,8 @@ def _printed(item: Any) -> bytes:
     """Return what tells one option's value from another: a file's content, else what it prints as."""
     if isinstance(item, Attachment):
         return f"{item.name}\0{hashlib.sha256(item.content).hexdigest()}".encode()
+    if isinstance(item, Event):
+        return item.identity.encode("utf-8", "surrogatepass")
     return str(item if isinstance(item, str | Path | Address) else type(item)).encode(
         "utf-8", "surrogatepass"
     )
@@ -1131,6 +1143,40 @@ def _one_sender(found: list[Address]) -> Address | None:
     return found[0] if found else None
 
 
+# ---------------------------------------------------------------------------------------- the event
+
+
+def _checked_maker(given: Any) -> Any:
+    """Return what ``event=`` was given: an Event, a function that makes one, or None."""
+    if not callable(given):
+        event = checked_event(given)
+        found = (
+            None if event is None else _JINJA.search(f"{event.summary} {event.location} {event.description}")
+        )
+        if found is not None:
+            cause = f"event: it has {found[0]!r} in it, and no Jinja2 works in an event."
+            raise TemplateError(cause, "Give a function instead: event=lambda row: Event(row['Title'], …).")
+    return given
+
+
+_JINJA = re.compile(r"\{\{.{0,40}|\{%.{0,40}")
+
+
+def _event_of(maker: Any, row: Row, people: Iterable[Address]) -> Event | None:
+    """Return the Event of a row."""
+    if not callable(maker):
+        return checked_event(maker)
+    cells = row.names.get("row", row.names)
+    try:
+        made = checked_event(maker({k: None if isinstance(v, _MissingCell) else v for k, v in cells.items()}))
+    except MailError:
+        raise
+    except Exception as error:
+        cause = f"event: the function failed with {type(error).__name__}: {_one_line(error)}."
+        raise TemplateError(cause, "It is given a row as a dict of its cells.") from error
+    return None if made is None else made.named_for(a.wire for a in people)
+
+
 def _files(item: Any, row: Row) -> list[Any]:
     """Return the files of one item of attach or inline: split at semicolons first, filled after."""
     if not isinstance(item, Field):
@@ -1259,6 +1305,10 @@ def _field_name(name: str, line: int) -> str:
         return name
     plain = name.lower().replace("-", "_")
     plain = "from_" if plain == "from" else plain
+    if plain == "event":
+        raise OptionError(
+            f"line {line}: an event cannot stand in the head.", "Give event=Event(…) in Python."
+        )
     if plain not in FIELDS or plain in {"body", "headers"}:
         try:
             check_field_names([plain])

@@ -40,7 +40,7 @@ def email_form(*, via: Any = None, **fields: Any) -> EmailForm:
     Args:
         via: The server that is chosen at first, as in `send`.
         **fields: What the form is filled in with: ``to cc bcc from_ subject body format importance
-            attach``.
+            attach``; the others of `send`, such as ``event``, go along.
 
     Raises:
         OptionError: A field that does not exist.
@@ -57,7 +57,7 @@ class EmailForm(w.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._more = {
             k: v
             for k, v in fields.items()
-            if k in {"reply_to", "headers", "read_receipt", "unsubscribe", "inline"}
+            if k in {"reply_to", "headers", "read_receipt", "unsubscribe", "inline", "event"}
         }
         self._files: list[Attachment] = list(Message(attach=fields.get("attach")).attach)
         self._sending: Future[Outcome] | None = None
