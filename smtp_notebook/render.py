@@ -21,7 +21,16 @@ from smtp_notebook.bodies import html_to_text, inline_css
 from smtp_notebook.message import Attachment
 from smtp_notebook.outcome import MessageError
 
-__all__ = ["MAX_ROWS", "Fragment", "clean_html", "is_plain", "merged_images", "render"]
+__all__ = [
+    "MAX_ROWS",
+    "Fragment",
+    "clean_html",
+    "is_plain",
+    "merged_images",
+    "render",
+    "render_bundle",
+    "shows_itself",
+]
 
 #: A table in a mail shows at most this many rows; the rest is counted below it.
 MAX_ROWS = 200
@@ -56,7 +65,7 @@ def is_plain(value: object) -> bool:
     """
     if value is None or isinstance(value, str | int | float | bytes):
         return True
-    if _is_table(value) or isinstance(value, list | tuple | set | dict):
+    if _is_table(value) or isinstance(value, list | tuple | set | dict | Fragment):
         return False
     return not (any(hasattr(type(value), f"_repr_{kind}_") for kind in _REPRS) or _is_figure(value))
 
@@ -64,12 +73,19 @@ def is_plain(value: object) -> bool:
 _REPRS = ("mimebundle", "html", "markdown", "png", "jpeg", "svg", "latex", "json")
 
 
+def shows_itself(value: object) -> bool:
+    """Tell whether `render` shows *value* by itself, without asking how a notebook would: a table, a figure."""
+    return _is_table(value) or _is_figure(value)
+
+
 def render(value: object) -> Fragment:
-    """Return *value* as mail-safe HTML with its text twin and images.
+    """Return *value* as mail-safe HTML with its text twin and images; a Fragment as it is.
 
     Raises:
         MessageError: The object only shows itself with JavaScript (a widget, an interactive chart).
     """
+    if isinstance(value, Fragment):
+        return value
     if _is_table(value):
         return _table(value)
     if isinstance(value, list | tuple | set):
@@ -79,7 +95,7 @@ def render(value: object) -> Fragment:
         return Fragment(_preformatted(text), text)
     if _is_figure(value):
         return _image(Attachment(value, "figure.png"), _figure_title(value))
-    return _from_bundle(value, _mimebundle(value))
+    return render_bundle(_mimebundle(value), type(value).__name__, value)
 
 
 def _several(values: Sequence[object]) -> Fragment:
@@ -262,9 +278,17 @@ _OWN_REPRS = {
 }
 
 
-def _from_bundle(value: object, data: Mapping[str, Any]) -> Fragment:
-    """Choose the form that mail shows best: an image, then HTML, Markdown, LaTeX, text."""
-    name = type(value).__name__
+def render_bundle(data: Mapping[str, Any], name: str, otherwise: object = "") -> Fragment:
+    """Return what a mimebundle shows, in the form that mail shows best: an image, HTML, Markdown, LaTeX, text.
+
+    Args:
+        data: The mimebundle, such as IPython's ``display`` publishes.
+        name: What is shown: an image's text, and what errors call it.
+        otherwise: Printed where nothing in *data* can be shown.
+
+    Raises:
+        MessageError: It is shown by JavaScript alone.
+    """
     for mime in _IMAGES:
         if data.get(mime):
             return _image(Attachment(_raw(data[mime]), None, mime), name)
@@ -279,7 +303,7 @@ def _from_bundle(value: object, data: Mapping[str, Any]) -> Fragment:
 
         source = str(data["text/markdown"])
         return Fragment(MarkdownIt("commonmark", {"html": False}).enable("table").render(source), source)
-    text = str(data.get("text/latex") or data.get("text/plain") or value)
+    text = str(data.get("text/latex") or data.get("text/plain") or otherwise)
     return Fragment(_preformatted(text), text) if "\n" in text else _inline_text(text)
 
 
