@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         State,
         TemplateError,
     )
+    from smtp_notebook.outputs import email_output
     from smtp_notebook.sandbox import Sandbox
     from smtp_notebook.template import Template
     from smtp_notebook.widgets import email_form
@@ -61,6 +62,7 @@ _HOMES = {
         "State",
         "TemplateError",
     ),
+    "outputs": ("email_output",),
     "sandbox": ("Sandbox",),
     "template": ("Template",),
     "widgets": ("email_form",),
@@ -95,6 +97,7 @@ __all__ = [
     "asend",
     "connect",
     "email_form",
+    "email_output",
     "load_ipython_extension",
     "mail_merge",
     "preview",

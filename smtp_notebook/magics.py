@@ -1,4 +1,4 @@
-"""``%%send_email``, ``%send_email``, ``%smtp`` and ``%inbox``: thin adapters of the library.
+"""``%%send_email``, ``%send_email``, ``%email_output``, ``%smtp`` and ``%inbox``: thin adapters of the library.
 
 An option is split off first and expanded after, by Jinja2 alone, so no variable's value can become an
 option. Backslashes are ordinary characters, for the sake of Windows paths. No option takes a password.
@@ -25,7 +25,7 @@ from IPython.core.magic import (
 from IPython.core.magic_arguments import argument, magic_arguments
 from IPython.display import display
 
-from smtp_notebook import api
+from smtp_notebook import api, outputs
 from smtp_notebook import connection as connections
 from smtp_notebook.bodies import FORMATS
 from smtp_notebook.fields import IMPORTANCES
@@ -41,7 +41,7 @@ _JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}")
 _FIELDS = (
     "to", "cc", "bcc", "from_", "reply_to", "subject", "format", "attach", "inline", "importance", "preheader", "theme",
 )  # fmt: skip
-_CHOICES = {"--format": FORMATS, "--importance": IMPORTANCES}
+_CHOICES = {"--format": FORMATS, "--importance": IMPORTANCES, "--on": outputs.WHEN}
 
 
 def split_options(line: str) -> list[str]:
@@ -104,7 +104,7 @@ class SendEmailMagics(Magics):
 
             {{ frame.head() }}
         """
-        options = self._options(line)
+        options = _parsed(line, self.send_email.parser, "%%send_email")
         message = self._message(options, cell, {**self._names(), **(local_ns or {})})
         if options.preview:
             return message
@@ -116,15 +116,6 @@ class SendEmailMagics(Magics):
         self._keep(options.result, outcome)
         return outcome
 
-    def _options(self, line: str) -> argparse.Namespace:
-        tokens = split_options(line)
-        parser = self.send_email.parser
-        try:
-            parsed: argparse.Namespace = parser.parse_args(tokens)
-        except UsageError as error:
-            raise OptionError(_usage(str(error), tokens, _known_options(parser))) from None
-        return parsed
-
     @staticmethod
     def _message(options: argparse.Namespace, cell: str | None, names: dict[str, Any]) -> Message:
         if (cell is None) == (options.template is None):
@@ -132,7 +123,7 @@ class SendEmailMagics(Magics):
                 "The mail's text comes from the cell below %%send_email, or from --template FILE in a line."
             )
             raise OptionError(cause, "Give one of the two.")
-        given = {name: getattr(options, name) for name in _FIELDS if getattr(options, name) is not None}
+        given = _given(options)
         source: Any = cell
         if options.template is not None:
             from pathlib import Path
@@ -150,6 +141,52 @@ class SendEmailMagics(Magics):
     def _keep(self, name: str | None, outcome: Any) -> None:
         if name:
             self._names()[name] = outcome
+
+    @magic_arguments()
+    @argument("switch", nargs="?", choices=("off",), help="off: mail nothing of this cell after all")
+    @argument("--to", "-t", action="append", help="recipients, separated by ; or ,")
+    @argument("--cc", action="append", help="copies")
+    @argument("--bcc", action="append", help="blind copies")
+    @argument("--from", dest="from_", help="the sender")
+    @argument("--reply-to", action="append", help="where answers go")
+    @argument("--subject", "-s", help="the subject; by default how the cell ended")
+    @argument("--attach", "-a", action="append", help="a file that the cell makes, or {{ an object }}")
+    @argument("--attach-root", help="the folder that attached files must be in; the working one by default")
+    @argument("--importance", choices=IMPORTANCES, help="low, normal or high")
+    @argument("--via", help="a URL or a saved name; by default the notebook's connection")
+    @argument("--min-duration", default="0s", help="mail slow cells alone: 90s, 10m, 1h30m")
+    @argument("--on", choices=outputs.WHEN, default="always", help="always, error or success")
+    @no_var_expand
+    @line_magic
+    def email_output(self, line: str) -> None:
+        """Mail what this cell prints and shows from here on, or its traceback, when it is done.
+
+        It stands on the cell's first line, or wherever the mail shall begin. {{ }} in an option is filled
+        at the end, with the notebook's variables; a file is read then.
+
+        Examples::
+
+            %email_output --to ann@example.com --min-duration 10m --attach results.csv
+            train()
+        """
+        options = _parsed(line, self.email_output.parser, "%email_output")
+        if options.switch:
+            outputs.disarm(self.shell)
+            return
+        given = _given(options)
+
+        def fill(**fields: Any) -> Message:
+            template = Template("", attach_root=options.attach_root, **fields)
+            return template.fill(None, values=self._names())
+
+        # What can be known to be wrong is said now, not after the work.
+        Template("", **given)
+        checked = {k: v for k, v in given.items() if k != "attach" and "{" not in str(v)}
+        Template("", **checked).fill(None)
+        settings = outputs.Settings(
+            fields=given, fill=fill, via=options.via, on=options.on, min_duration=options.min_duration
+        )
+        outputs.arm(self.shell, settings)
 
     @line_magic
     def smtp(self, line: str) -> Any:
@@ -169,11 +206,27 @@ class SendEmailMagics(Magics):
         display(default_sandbox())
 
 
+def _parsed(line: str, parser: Any, magic: str) -> argparse.Namespace:
+    """Return a magic's options; a mistake is one sentence."""
+    tokens = split_options(line)
+    try:
+        parsed: argparse.Namespace = parser.parse_args(tokens)
+    except UsageError as error:
+        raise OptionError(_usage(str(error), tokens, _known_options(parser), magic)) from None
+    return parsed
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that are fields of a message, where they were given."""
+    found = {name: getattr(options, name, None) for name in _FIELDS}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _known_options(parser: Any) -> list[str]:
     return sorted(parser._option_string_actions)  # noqa: SLF001 - argparse has no public list of its options
 
 
-def _usage(error: str, tokens: list[str], known: list[str]) -> str:
+def _usage(error: str, tokens: list[str], known: list[str], magic: str) -> str:
     """Return argparse's complaint in one sentence, with the nearest option."""
     text = error.strip().splitlines()[-1].strip().rstrip(".")
     for token in tokens:
@@ -183,21 +236,22 @@ def _usage(error: str, tokens: list[str], known: list[str]) -> str:
                 return f"{name} does not exist: a password never stands in a cell. Set SMTP_NOTEBOOK_PASSWORD, or save the connection once."
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
             return f"There is no option {name}." + (f" Did you mean {near[0]}?" if near else "")
-    return f"{text}. See %%send_email? for the options."
+    return f"{text}. See {magic}? for the options."
 
 
 @context_matcher()
 def complete_options(context: CompletionContext) -> dict[str, Any]:
-    """Complete the options of send_email, and the words that two of them take."""
-    line = context.full_text.split("\n", 1)[0]
-    found = re.match(r"%{1,2}send_email\s", line)
-    if context.cursor_line != 0 or not found:
+    """Complete the options of send_email and email_output, and the words that some of them take."""
+    line = context.full_text.split("\n")[context.cursor_line]
+    found = re.match(r"(?:%{1,2}(?=send_email\s)|%(?=email_output\s))(\w+)", line)
+    if not found or (context.cursor_line != 0 and line.startswith("%%")):
         return {"completions": [], "suppress": False}
     before = line[: context.cursor_position].split()
     previous = before[-2] if context.token and len(before) > 1 else (before[-1] if before else "")
     words: tuple[str, ...] = tuple(_CHOICES.get(previous, ()))
     if context.token.startswith("-"):
-        words = tuple(o for o in _known_options(SendEmailMagics.send_email.parser) if o.startswith("--"))
+        parser = getattr(SendEmailMagics, found[1]).parser
+        words = tuple(o for o in _known_options(parser) if o.startswith("--"))
     fitting = [w for w in words if w.startswith(context.token)]
     return {
         "completions": [SimpleCompletion(w, type="magic option") for w in fitting],
@@ -215,8 +269,10 @@ def register(shell: Any) -> None:
 
 
 def unregister(shell: Any) -> None:
-    """Take both away again."""
+    """Take both away again, and mail nothing of the running cell."""
+    outputs.disarm(shell)
     if complete_options in shell.Completer.custom_matchers:
         shell.Completer.custom_matchers.remove(complete_options)
-    for kind, name in (("cell", "send_email"), ("line", "send_email"), ("line", "smtp"), ("line", "inbox")):
-        shell.magics_manager.magics[kind].pop(name, None)
+    shell.magics_manager.magics["cell"].pop("send_email", None)
+    for name in ("send_email", "email_output", "smtp", "inbox"):
+        shell.magics_manager.magics["line"].pop(name, None)

@@ -39,7 +39,15 @@ from smtp_notebook.pictures import (
 )
 from smtp_notebook.safe_html import clean_html, has_content
 
-__all__ = ["GROUP", "Fragment", "is_plain", "merged_images", "render", "render_bundle"]
+__all__ = [
+    "GROUP",
+    "Fragment",
+    "is_plain",
+    "merged_images",
+    "render",
+    "render_bundle",
+    "shows_itself",
+]
 
 #: The entry-point group of renderers.
 GROUP = "smtp_notebook.renderers"
@@ -71,7 +79,9 @@ def is_plain(value: object) -> bool:
     """
     if value is None or isinstance(value, str | int | float | bytes):
         return True
-    if isinstance(value, list | tuple | set | frozenset | dict | tables.Table) or tables.is_frame(value):
+    if isinstance(value, list | tuple | set | frozenset | dict | tables.Table | Fragment):
+        return False
+    if tables.is_frame(value):
         return False
     kind: Any = type(value)
     if any(hasattr(kind, f"_repr_{name}_") for name in _REPRS) or hasattr(kind, "_ipython_display_"):
@@ -82,13 +92,20 @@ def is_plain(value: object) -> bool:
 _REPRS = ("mimebundle", "html", "markdown", "png", "jpeg", "svg", "latex", "json")
 
 
+def shows_itself(value: object) -> bool:
+    """Tell whether `render` shows *value* without asking how a notebook would: a table, a figure, a chart."""
+    return isinstance(value, tables.Table) or tables.is_frame(value) or _special(value) is not None
+
+
 def render(value: object) -> Fragment:
-    """Return *value* as mail-safe HTML with its text twin and images.
+    """Return *value* as mail-safe HTML with its text twin and images; a Fragment as it is.
 
     Raises:
         MessageError: The object only shows itself with JavaScript (a widget, an interactive chart) and nothing
             here can draw it; says what to install or do.
     """
+    if isinstance(value, Fragment):
+        return value
     if (made := _by_entry_point(value)) is not None:
         return made
     if isinstance(value, tables.Table):
@@ -101,7 +118,7 @@ def render(value: object) -> Fragment:
         return _several(list(value))
     if (special := _special(value)) is not None:
         return special(value)
-    return render_bundle(*_mimebundle(value), value=value)
+    return render_bundle(*_mimebundle(value), name=type(value).__name__, otherwise=value)
 
 
 def _table(shown: tables.Table) -> Fragment:
@@ -388,19 +405,23 @@ _OWN_REPRS = {
 
 
 def render_bundle(
-    data: Mapping[str, Any], about: Mapping[str, Any] | None = None, *, value: object = None
+    data: Mapping[str, Any],
+    about: Mapping[str, Any] | None = None,
+    *,
+    name: str = "display",
+    otherwise: object = "",
 ) -> Fragment:
     """Return a mimebundle in the form that mail shows best: an image, HTML, Markdown, LaTeX, JSON, text.
 
     Args:
         data: What is shown, by media type; images as bytes or base64 text.
         about: What is said of it, by media type, such as an image's width.
-        value: The object that it came of, for its name.
+        name: What is shown: an image's text, and what errors call it.
+        otherwise: Printed where nothing in *data* can be shown.
 
     Raises:
         MessageError: It has nothing that mail shows.
     """
-    name = type(value).__name__ if value is not None else "display"
     for mime in _IMAGES:
         if data.get(mime):
             return _image(_raw(data[mime]), mime, _alt(name, about, mime), _width(about, mime))
@@ -416,10 +437,10 @@ def render_bundle(
     if scripted:
         cause = f"A {name} shows itself with JavaScript, which mail programs do not run."
         raise MessageError(cause, "Save it as a PNG and put the image there, or attach it as HTML.")
-    return _texts(data, value)
+    return _texts(data, otherwise)
 
 
-def _texts(data: Mapping[str, Any], value: object) -> Fragment:
+def _texts(data: Mapping[str, Any], otherwise: object) -> Fragment:
     if data.get("text/markdown"):
         source = str(data["text/markdown"])
         return Fragment(fragment(source), source)
@@ -427,7 +448,7 @@ def _texts(data: Mapping[str, Any], value: object) -> Fragment:
         return _formula(str(data["text/latex"]))
     if "application/json" in data:
         return _json(data["application/json"])
-    text = str(data.get("text/plain") or _printed(value))
+    text = str(data.get("text/plain") or _printed(otherwise))
     return _preformatted(text) if "\n" in text else _words(text)
 
 
