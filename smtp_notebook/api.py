@@ -180,10 +180,23 @@ def compose(message: Message | None = None, /, **fields: Any) -> Message:
     return message.with_(**parts, **fields) if message is not None else Message(**parts, **fields)
 
 
+def looked_at(message: Message, login: str = "") -> Message:
+    """Return the message with what `lint` says of it among its warnings.
+
+    Args:
+        message: Any; it is not changed otherwise.
+        login: The user of the connection that it will go by.
+    """
+    from smtp_notebook.lint import lint
+
+    found = [str(finding) for finding in lint(message, login=login)]
+    return message.with_(warnings=[*message.warnings, *found]) if found else message
+
+
 def _single(message: Message, server: Server) -> Planned:
     """Return one mail, checked and ready to be sent."""
     connection = server.connection
-    stamped = with_sender(message, connection).stamped()
+    stamped = looked_at(with_sender(message, connection), connection.user).stamped()
     printed = checked(printed_once(stamped), connection)
     row = Planned(
         position=None,
@@ -194,7 +207,7 @@ def _single(message: Message, server: Server) -> Planned:
         smtputf8=printed.smtputf8 or not connection.redirect_to.isascii(),
         message_id=stamped.message_id,
         date=stamped.date,
-        warnings=message.warnings,
+        warnings=stamped.warnings,
     )
     row.fill(printed)
     return row
@@ -393,6 +406,7 @@ class _Merge:
             said.append(
                 f"{self.doubts:,} from an earlier run in doubt; not sent again: Journal().resolve(…) decides."
             )
+        said += [f"Look at row {row}: {finding}" for finding, row in self.check.findings.items()]
         if tried and not self.server.named:
             self.server.say()
         if self.diverted and tried:
@@ -805,7 +819,7 @@ def preview(df: Any, template: Template | str | Path, row: int = 0, **fields: An
     connection = connections.current() or _NOWHERE
     made = _template(template, fields, frame, connection)
     try:
-        return made.fill(frame.row(row), values=values)
+        return looked_at(made.fill(frame.row(row), values=values), connection.user)
     except MailError as error:
         error.cause = f"Row {row}: {error.cause}"
         error.args = (f"{error.cause} {error.fix}".strip(),)

@@ -107,7 +107,7 @@ class SendEmailMagics(Magics):
         options = _parsed(line, self.send_email.parser, "%%send_email")
         message = self._message(options, cell, {**self._names(), **(local_ns or {})})
         if options.preview:
-            return message
+            return api.looked_at(message)
         try:
             outcome = api.send(message, via=options.via, once=options.once, dry_run=options.dry_run)
         except DeliveryError as error:

@@ -165,6 +165,9 @@ class Preflight:
         roll: Takes every row.
         key: The columns that identify a row; None for the address.
         earlier: Tells what earlier runs made of a key; None when there were none.
+
+    Attributes:
+        findings: What `lint` says of the mails, each with the first row of which it says that.
     """
 
     def __init__(
@@ -181,6 +184,7 @@ class Preflight:
         self.roll = roll
         self.kept = _Kept(MEMORY_BUDGET if budget is None else budget)
         self.partly: dict[int, Known] = {}
+        self.findings: dict[str, int] = {}
         self.problems = 0
         self.due = 0
         self._connection = connection
@@ -219,6 +223,8 @@ class Preflight:
                 self.roll.add(outcome.with_(row=position))
                 return
         printed = checked(self.press.print(cells), self._connection)
+        while self.press.findings:
+            self.findings.setdefault(self.press.findings.pop(0), position)
         if known is not None and (outcome := decided(known, printed.recipients, printed.digest)) is not None:
             self.roll.add(outcome.with_(row=position))
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from smtp_notebook.connection import Connection
 from smtp_notebook.message import Attachment, Message, each_once, part_of
 from smtp_notebook.mold import Filling, Form, Leaf, Mailbox, Mold, UnusualError, addressees, texts_of
 from smtp_notebook.outcome import MailError, MessageError
+from smtp_notebook.pictures import loaded
+from smtp_notebook.render import Fragment, render
 from smtp_notebook.template import Field, Filled, Row, Runner, Slot, Template
 
 __all__ = ["Press", "Printed", "printed_once", "refuse_leftover", "with_sender"]
@@ -28,6 +31,8 @@ _LEFTOVER = re.compile(r"\{\{.{0,200}?\}\}|\{%.{0,200}?%\}", re.DOTALL)
 CACHE_BYTES = 64 * 2**20
 #: A skeleton of which no mold can be made is not tried for ever.
 _TRIES = 8
+#: So many skeletons are linted.
+_LINTED = 8
 
 Value = TypeVar("Value")
 
@@ -154,6 +159,47 @@ class _Files:
         return made
 
 
+class _Shown:
+    """Renders the objects of a merge: one that every row shares once, where nothing can change it meanwhile.
+
+    Args:
+        values: The names that every row has.
+        still: Whether the template calls nothing.
+    """
+
+    def __init__(self, values: Mapping[str, Any], *, still: bool) -> None:
+        still = still and not any(map(callable, values.values()))
+        # Kept by the object, so that no other one can get its number.
+        self._shared = {id(v): v for v in values.values()} if still else {}
+        self._fragments: dict[int, Fragment] = {}
+        self._open = _open_figures()
+
+    def __call__(self, value: object) -> Fragment:
+        """Return an object as mail."""
+        number = id(value)
+        if number in self._shared:
+            if number not in self._fragments:
+                self._fragments[number] = render(value)
+            return self._fragments[number]
+        made = render(value)
+        self._close(value)
+        return made
+
+    def _close(self, value: object) -> None:
+        """Close a figure that a row's function opened: ten thousand of them would fill the memory, and the notebook."""
+        pyplot = sys.modules.get("matplotlib.pyplot")
+        figure = getattr(value, "figure", None) or value
+        if pyplot is None or not isinstance(figure, loaded("matplotlib.figure", "Figure")):
+            return
+        if getattr(figure, "number", None) not in self._open:
+            pyplot.close(figure)  # does nothing to one that is not pyplot's
+
+
+def _open_figures() -> frozenset[object]:
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    return frozenset(pyplot.get_fignums()) if pyplot is not None else frozenset()
+
+
 def _version(place: Path) -> tuple[int, int]:
     found = os.stat(place)  # noqa: PTH116 - Path.stat() costs as much again
     return found.st_mtime_ns, found.st_size
@@ -185,6 +231,7 @@ class Press:
 
     Attributes:
         slow_rows: How many rows went the whole way.
+        findings: What is odd about the mails, from the first of each skeleton; whoever reads them empties the list.
 
     It is used from one thread at a time.
     """
@@ -206,6 +253,11 @@ class Press:
         self._runner = Runner(template, self._fields, values)
         self._shapes: _Cache[_Shape] = _Cache(cache_bytes)
         self._files = _Files(template, cache_bytes)
+        self._show = _Shown(
+            {**template.values, **(values or {})}, still=not any(f.calls for f in self._fields)
+        )
+        self.findings: list[str] = []
+        self._linted = 0
         self._keys = [key for key in parts.fields if key in {"to", "cc", "bcc"}]
         named = [item for key in self._keys for item in parts.fields[key]]
         self._address_fields = tuple(f for f in self._fields if f in named)
@@ -274,9 +326,19 @@ class Press:
                 pass
         known = _filled(self._fields, key, slots)
         message, printed = self._whole(cells, known)
+        if shape is None:
+            self._lint(message)
         if shape is None or filling is not None or (shape.mold is None and shape.tries < _TRIES):
             self._prove(key, slots, known, message, printed)
         return printed
+
+    def _lint(self, message: Message) -> None:
+        """Look at the first mails of a few skeletons: what is odd about one is odd about all of its kind."""
+        if self._linted < _LINTED:
+            from smtp_notebook.lint import lint
+
+            self._linted += 1
+            self.findings += map(str, lint(message, login=self._connection.user))
 
     def _whole(self, cells: Mapping[str, Any], known: Mapping[Field, Filled]) -> tuple[Message, Printed]:
         """Print a row as the one-message builder does."""
@@ -322,7 +384,7 @@ class Press:
 
     def _message(self, cells: Mapping[str, Any], known: Mapping[Field, Filled]) -> Message:
         names = self._template.names(cells, self._values)
-        message = self._template.fill_row(Row(names, known, self._files.attachment))
+        message = self._template.fill_row(Row(names, known, self._files.attachment, self._show))
         if not message.recipients:
             raise _no_recipient()
         return with_sender(message, self._connection)

@@ -184,6 +184,7 @@ class Field:
         names: The names that it uses.
         columns: What it uses of ``row``, or None when only running it can tell.
         assigns: Whether it sets names of its own, which must not reach other fields.
+        calls: Whether it calls anything, which may change what it prints next.
         prints: All that it does, when it only prints cells between literal texts; else None.
     """
 
@@ -196,6 +197,7 @@ class Field:
         self.names: frozenset[str] = frozenset()
         self.columns: frozenset[str] | None = frozenset()
         self.assigns = False
+        self.calls = False
         self.prints: _Prints | None = None
         self._jinja = None if self.static else _compile(source, self)
 
@@ -379,6 +381,7 @@ def _compile(source: str, field: Field) -> Any:
         field.names = frozenset(meta.find_undeclared_variables(tree))
         field.columns = _columns(tree)
         field.assigns = tree.find(_ASSIGNING) is not None
+        field.calls = tree.find(_CALLING) is not None
         field.prints = _prints(tree, field)
         for output in tree.find_all(nodes.Output):
             output.nodes = [n if isinstance(n, nodes.TemplateData) else _wrapped(n) for n in output.nodes]
@@ -431,6 +434,7 @@ def _prints(tree: nodes.Template, field: Field) -> _Prints | None:
 
 
 _FILENAME = "<template>"
+_CALLING: Any = (nodes.Call, nodes.CallBlock)
 _ASSIGNING: Any = (nodes.Assign, nodes.AssignBlock, nodes.Macro, nodes.CallBlock, nodes.Block, nodes.Scope)
 
 
@@ -625,6 +629,11 @@ class Template:
         return Parts(self._fields, self._headers, self._body, self._marker)
 
     @property
+    def values(self) -> Mapping[str, Any]:
+        """The names that every row has besides its own."""
+        return self._values
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """The fields that the template sets, the body aside."""
         return tuple(self._fields)
@@ -718,7 +727,7 @@ class Template:
         event = _event_of(self._event, row, [*fields.get("to", ()), *fields.get("cc", ())])
         filled = row.filled(self._body)
         letter = self.letter(filled.skeleton)
-        content = _Contents(filled.slots, self.format, self._body)
+        content = _Contents(filled.slots, self.format, self._body, row.show)
         text, html = letter.fill(content)
         body = text if letter.body is letter.text else letter.only_body(content)
         inline = (*fields.pop("inline", ()), *content.images())
@@ -796,6 +805,7 @@ class Row:
         known: Fields that were filled before; a function that a template calls is not called twice.
         file: Makes an Attachment of a path, or leaves that to the Message; told whether the path is the
             template's alone.
+        show: Renders an object.
     """
 
     def __init__(
@@ -803,9 +813,11 @@ class Row:
         names: Mapping[str, Any],
         known: Mapping[Field, Filled] | None = None,
         file: Callable[[str, bool], Any] = lambda path, _: path,
+        show: Callable[[object], Fragment] = render,
     ) -> None:
         self.names = names
         self.file = file
+        self.show = show
         self._known = known or {}
 
     def filled(self, field: Field) -> Filled:
@@ -966,8 +978,11 @@ _PARAGRAPH = re.compile(r"<p(?: [^>]*)?>\s*$")
 class _Contents:
     """The values of one row, each turned into text and HTML when first asked for."""
 
-    def __init__(self, slots: tuple[Slot, ...], kind: str, field: Field) -> None:
+    def __init__(
+        self, slots: tuple[Slot, ...], kind: str, field: Field, show: Callable[[object], Fragment]
+    ) -> None:
         self._slots = slots
+        self._show = show
         self._kind = kind
         self._field = field
         self._fragments: dict[int, Fragment] = {}
@@ -1036,7 +1051,7 @@ class _Contents:
     def _fragment(self, index: int, slot: Slot) -> Fragment:
         if index not in self._fragments:
             try:
-                self._fragments[index] = render(slot.value)
+                self._fragments[index] = self._show(slot.value)
             except MessageError as error:
                 raise self._field.error(
                     f"{slot.label!r}: {error.cause}", error.fix, slot.line, slot.label

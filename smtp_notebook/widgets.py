@@ -202,7 +202,7 @@ class EmailForm(w.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             return
         sender = self._texts["from_"].value.strip() or _sender(self._server.value)
         shown = message.with_(from_=sender) if sender else message
-        self._preview.value = preview_html(shown, height=460)
+        self._preview.value = preview_html(api.looked_at(shown), height=460)
 
     # -------------------------------------------------------------------------------------- files
 
