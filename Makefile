@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix test test-all kill cover bench demo lab binder build clean
+.PHONY: help setup check fix test test-all kill cover bench demo lab pictures binder build clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -55,6 +55,10 @@ demo: $(VENV)/.demo ## mail 250 leads through real SMTP on loopback, and show th
 
 lab: $(VENV)/.lab ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
+
+pictures: $(VENV)/.dev ## run the gallery notebook, and write pictures of what arrived below docs/
+	@$(BIN)/python scripts/system_packages.py
+	@$(BIN)/python scripts/gallery.py
 
 binder: $(VENV)/.dev ## build what Binder would build, and run its notebook there
 	$(BIN)/python scripts/emulate_binder.py

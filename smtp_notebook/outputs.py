@@ -369,7 +369,7 @@ def _end(lines: list[str]) -> tuple[list[str]]:
 
 #: As the letter's own <pre>, which values never go through.
 _PRE = (
-    "margin:0 0 16px;padding:12px;background:#f6f8fa;overflow-x:auto;white-space:pre-wrap;"
+    "margin:0 0 16px;padding:12px;background:#f4f5f6;color:#1f2328;overflow-x:auto;white-space:pre-wrap;"
     "font-family:Menlo,Consolas,monospace;font-size:13px;line-height:1.45"
 )
 _EDGES = {"stderr": ";border-left:3px solid #9a6700", "failure": ";border-left:3px solid #b42318"}

@@ -149,7 +149,11 @@ def _words(text: str) -> Fragment:
 
 
 def _preformatted(text: str) -> Fragment:
-    style = "white-space:pre-wrap;font-family:Menlo,Consolas,monospace;font-size:13px"
+    # As the letter's own, whose dark colours find it by its tag.
+    style = (
+        "margin:0 0 16px;padding:12px;background:#f4f5f6;color:#1f2328;white-space:pre-wrap;word-wrap:break-word;"
+        "font-family:Menlo,Consolas,monospace;font-size:13px;line-height:1.45"
+    )
     return Fragment(f'<pre style="{style}">{html.escape(text)}</pre>', text)
 
 

@@ -1,0 +1,111 @@
+"""The gallery notebook, run without a browser: what arrived, as files and as pages that a browser shows.
+
+``python scripts/gallery.py`` writes a picture of each mail below ``docs/gallery``, at 600 and 360 pixels, light and dark.
+"""
+
+from __future__ import annotations
+
+import base64
+import email
+import email.policy
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+from isolated import environment
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = "04-rich-results.ipynb"
+TARGET = ROOT / "docs" / "gallery"
+WIDTHS = (600, 360)
+SCHEMES = ("light", "dark")
+#: Those whose pictures are kept: one that has a bit of everything, and one that another library styled.
+SHOWN = ("The quarter", "Result: great_table")
+_CID = re.compile(r"cid:([^\"')\s]+)")
+
+_SAVE = """
+from pathlib import Path
+for number, message in enumerate(sandbox.messages):
+    (Path({folder!r}) / f"{{number:02d}}.eml").write_bytes(message.raw)
+"""
+
+
+def run(folder: Path) -> list[EmailMessage]:
+    """Run the notebook in a kernel, have its mails written into *folder*, and return them."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(ROOT / "notebooks" / NAME, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(_SAVE.format(folder=str(folder))))
+    NotebookClient(notebook, timeout=180, resources={"metadata": {"path": str(folder)}}).execute()
+    return [read(path.read_bytes()) for path in sorted(folder.glob("*.eml"))]
+
+
+def read(raw: bytes) -> EmailMessage:
+    """Return a mail as the standard library reads it."""
+    found = email.message_from_bytes(raw, policy=email.policy.default)
+    assert isinstance(found, EmailMessage)
+    return found
+
+
+def page(message: EmailMessage) -> str:
+    """Return the mail's HTML with its images inside, as a mail program shows it."""
+    body = message.get_body(("html",))
+    assert body is not None
+    parts = {str(p["Content-ID"]).strip("<>"): p for p in message.walk() if p["Content-ID"]}
+
+    def shown(found: re.Match[str]) -> str:
+        part = parts[found[1]]
+        return f"data:{part.get_content_type()};base64,{base64.b64encode(part.get_payload(decode=True)).decode()}"
+
+    return _CID.sub(shown, body.get_content())
+
+
+@contextmanager
+def browser(executable: str) -> Iterator[Any]:
+    """Give a headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=executable, args=flags)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def main() -> None:
+    """Write the pictures."""
+    with tempfile.TemporaryDirectory(prefix="smtp-notebook-gallery-") as place:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        os.environ.update(environment(Path(place)) | {"PATH": path})
+        mails = Path(place) / "mails"
+        mails.mkdir()
+        messages = run(mails)
+        TARGET.mkdir(parents=True, exist_ok=True)
+        with browser("/usr/bin/chromium") as chromium:
+            for message in messages:
+                if str(message["Subject"]) in SHOWN:
+                    _picture(chromium, message)
+    print(f"{len(messages)} mails arrived; pictures: {TARGET.relative_to(ROOT)}")
+
+
+def _picture(chromium: Any, message: EmailMessage) -> None:
+    name = re.sub(r"[^a-z]+", "-", str(message["Subject"]).lower())
+    for width in WIDTHS:
+        for scheme in SCHEMES:
+            view = chromium.new_page(viewport={"width": width, "height": 400}, color_scheme=scheme)
+            view.set_content(page(message))
+            view.screenshot(path=TARGET / f"{name}-{width}-{scheme}.png", full_page=True)
+            view.close()
+
+
+if __name__ == "__main__":
+    main()
