@@ -36,5 +36,7 @@ def environment(root: Path) -> dict[str, str]:
             "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",
             "JUPYTER_PREFER_ENV_PATH": "1",
             "MPLBACKEND": "Agg",
+            # Chromium's own sandbox does not work for root, as whom containers run.
+            **({"BOKEH_IN_DOCKER": "1"} if os.geteuid() == 0 else {}),
         }
     )

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 NEEDED = {
     "tests": {
         ("chromium", "chromium-browser", "google-chrome"): ("chromium", "fonts-dejavu-core"),
+        ("chromedriver",): ("chromium-driver",),
         ("postfix",): ("postfix",),
         ("strace",): ("strace",),
     },

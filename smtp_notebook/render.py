@@ -294,18 +294,18 @@ def _vega(spec: Any, kind: str, alt: str) -> Fragment:
 
 
 def _bokeh(model: Any) -> Fragment:
+    """Have bokeh take a picture of a plot in a browser without a window."""
     title = getattr(getattr(model, "title", None), "text", "") or "Plot"
     try:
         from bokeh.io.export import get_screenshot_as_png
 
-        picture = get_screenshot_as_png(model)
+        picture = get_screenshot_as_png(model, scale_factor=2)
     except Exception as error:
         why = _one_line(error).rstrip(".") or type(error).__name__
         cause = f"The bokeh plot cannot be drawn as an image: {why}."
-        raise MessageError(
-            cause, f"pip install selenium, and have a browser with its driver. {_ATTACH_FIX}"
-        ) from error
-    return _image(*pil_bytes(picture), str(title))
+        needs = "pip install selenium, and have a browser with its driver (as root, BOKEH_IN_DOCKER=1)."
+        raise MessageError(cause, f"{needs} {_ATTACH_FIX}") from error
+    return _image(*pil_bytes(picture), str(title), picture.width // 2)
 
 
 def _great_table(table: Any) -> Fragment:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -16,6 +17,7 @@ mpl.use("Agg")
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import missing
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import HTML, JSON, SVG, Image, Latex, Markdown, Math
 from matplotlib import pyplot as plt
@@ -462,6 +464,19 @@ def test_a_plotly_figure_is_drawn_by_the_browser(where):
     made = render(go.Figure(go.Bar(x=["a"], y=[1]), layout={"title": {"text": "<b>Bars</b>"}}))
     assert image_of(made).type == "image/png"
     assert made.text == "[Bars]"
+
+
+def test_a_bokeh_plot_is_drawn_where_a_browser_has_a_driver(where):
+    from bokeh.plotting import figure as bokeh_figure
+
+    if shutil.which("chromedriver") is None:
+        missing("no driver of Chromium here: apt install chromium-driver")
+    plot = bokeh_figure(title="Leads", width=400, height=200)
+    plot.line([1, 2], [1, 3])
+    made = render(plot)
+    assert made.text == "[Leads]"
+    assert shown_size(made) == (400, 200)
+    assert size_of(image_of(made).content) == (800, 400)
 
 
 def test_without_what_draws_it_a_chart_is_refused_with_what_to_install(where, monkeypatch):
