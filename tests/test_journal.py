@@ -294,7 +294,7 @@ def single(server, **fields):
 
 
 def test_a_single_mail_that_went_before_says_so_and_goes_only_once_when_asked(server):
-    assert single(server).warnings == ()
+    assert "went before" not in repr(single(server))
     assert "went before" in repr(single(server))
     assert len(server.log.mails) == 2
     skipped = single(server, once=True)

@@ -481,32 +481,35 @@ def test_a_bokeh_plot_is_drawn_where_a_browser_has_a_driver(where):
 
 def test_without_what_draws_it_a_chart_is_refused_with_what_to_install(where, monkeypatch):
     import altair
-    import bokeh.plotting
 
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     with pytest.raises(MessageError, match="vl-convert-python"):
         render(altair.Chart(FRAME).mark_bar())
-    monkeypatch.setitem(sys.modules, "selenium", None)
     monkeypatch.setitem(sys.modules, "resvg_py", None)
-    with pytest.raises(MessageError, match="selenium"):
-        render(bokeh.plotting.figure(title="x"))
     with pytest.raises(MessageError, match=r"smtp_notebook\[svg\]"):
         render(SVG(SQUARE))
 
 
-def test_a_plotly_figure_without_kaleido_is_refused_with_what_to_install():
-    code = """
+@pytest.mark.parametrize(
+    ("package", "made"),
+    [
+        ("kaleido", "import plotly.graph_objects as go; chart = go.Figure()"),
+        ("selenium", "from bokeh.plotting import figure; chart = figure(title='x')"),
+    ],
+)
+def test_a_chart_without_the_package_that_draws_it_is_refused_with_its_name(package, made):
+    code = f"""
 import sys
-sys.modules["kaleido"] = None
-import plotly.graph_objects as go
+sys.modules["{package}"] = None
+{made}
 from smtp_notebook.render import render
 try:
-    render(go.Figure())
+    render(chart)
 except Exception as error:
     print(error.fix)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.startswith("pip install kaleido"), done.stderr
+    assert done.stdout.startswith(f"pip install {package}"), done.stderr
 
 
 # ------------------------------------------------------------------------------- where it stands

@@ -76,21 +76,23 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@given(st.lists(PIECES, max_size=30).map("".join) | st.text(max_size=200))
-def test_whatever_it_is_made_of_what_comes_out_parses_to_nothing_live(source):
-    clean = clean_html(source)
+def assert_nothing_lives(clean):
     clean.encode()
     root = lxml_html.fragment_fromstring(clean, create_parent="div") if clean else None
     for node in root.iter() if root is not None else ():
         assert isinstance(node.tag, str)
         assert not LIVE.search(f"<{node.tag}")
         assert not [a for a in node.attrib if a.lower().startswith("on")]
-        for value in node.attrib.values():
-            assert "javascript:" not in re.sub(r"[\x00-\x20]", "", value).lower() or not {
-                "href",
-                "src",
-            } & set(node.attrib)
-    assert clean_html(clean) == clean, "it is clean already"
+        for name in {"href", "src"} & set(node.attrib):
+            assert "javascript:" not in re.sub(r"[\x00-\x20]", "", node.attrib[name]).lower()
+
+
+@given(st.lists(PIECES, max_size=30).map("".join) | st.text(max_size=200))
+def test_whatever_it_is_made_of_what_comes_out_parses_to_nothing_live(source):
+    clean = clean_html(source)
+    assert_nothing_lives(clean)
+    # Nor does what a second reader makes of it, who may nest it differently.
+    assert_nothing_lives(clean_html(clean))
 
 
 def test_html_too_large_or_too_deep_is_refused_and_not_a_crash():
