@@ -1,6 +1,6 @@
 """The gallery notebook, run without a browser: what arrived, as files and as pages that a browser shows.
 
-``python scripts/gallery.py`` writes a picture of each mail below ``docs/gallery``, at 600 and 360 pixels, light and dark.
+``python scripts/gallery.py`` writes pictures of all mails below ``docs/gallery``, at 600 and 360 pixels, light and dark.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 import base64
 import email
 import email.policy
+import io
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from email.message import EmailMessage
 from pathlib import Path
@@ -27,6 +28,8 @@ WIDTHS = (600, 360)
 SCHEMES = ("light", "dark")
 #: Those whose pictures are kept: one that has a bit of everything, and one that another library styled.
 SHOWN = ("The quarter", "Result: great_table")
+_COLUMNS = 5
+_GAP = 10
 _CID = re.compile(r"cid:([^\"')\s]+)")
 
 _SAVE = """
@@ -91,20 +94,43 @@ def main() -> None:
         messages = run(mails)
         TARGET.mkdir(parents=True, exist_ok=True)
         with browser("/usr/bin/chromium") as chromium:
-            for message in messages:
-                if str(message["Subject"]) in SHOWN:
-                    _picture(chromium, message)
+            for width in WIDTHS:
+                for scheme in SCHEMES:
+                    _pictures(chromium, messages, width, scheme)
     print(f"{len(messages)} mails arrived; pictures: {TARGET.relative_to(ROOT)}")
 
 
-def _picture(chromium: Any, message: EmailMessage) -> None:
-    name = re.sub(r"[^a-z]+", "-", str(message["Subject"]).lower())
-    for width in WIDTHS:
-        for scheme in SCHEMES:
-            view = chromium.new_page(viewport={"width": width, "height": 400}, color_scheme=scheme)
-            view.set_content(page(message))
-            view.screenshot(path=TARGET / f"{name}-{width}-{scheme}.png", full_page=True)
-            view.close()
+def _pictures(chromium: Any, messages: Sequence[EmailMessage], width: int, scheme: str) -> None:
+    """Write one picture with every mail, and those of their own."""
+    from PIL import Image
+
+    taken = []
+    view = chromium.new_page(viewport={"width": width, "height": 100}, color_scheme=scheme)
+    for message in messages:
+        view.set_content(page(message))
+        shot = view.screenshot(full_page=True)
+        taken.append(Image.open(io.BytesIO(shot)).convert("RGB"))
+        if str(message["Subject"]) in SHOWN:
+            name = re.sub(r"[^a-z]+", "-", str(message["Subject"]).lower())
+            (TARGET / f"{name}-{width}-{scheme}.png").write_bytes(shot)
+    view.close()
+    _sheet(taken, width).save(TARGET / f"all-{width}-{scheme}.png", optimize=True)
+
+
+def _sheet(pictures: Sequence[Any], width: int) -> Any:
+    """Return pictures of one width in columns, each where there is most room."""
+    from PIL import Image
+
+    heights = [0] * _COLUMNS
+    places = []
+    for picture in pictures:
+        column = heights.index(min(heights))
+        places.append((column * (width + _GAP), heights[column]))
+        heights[column] += picture.height + _GAP
+    sheet = Image.new("RGB", (_COLUMNS * (width + _GAP) - _GAP, max(heights) - _GAP), "#8c959f")
+    for picture, place in zip(pictures, places, strict=True):
+        sheet.paste(picture, place)
+    return sheet
 
 
 if __name__ == "__main__":

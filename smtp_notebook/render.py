@@ -12,13 +12,14 @@ package of the objects that it renders, its value a function of the object. It r
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import html
 import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -299,13 +300,27 @@ def _bokeh(model: Any) -> Fragment:
     try:
         from bokeh.io.export import get_screenshot_as_png
 
-        picture = get_screenshot_as_png(model, scale_factor=2)
+        with _without_tools(model):
+            picture = get_screenshot_as_png(model, scale_factor=2)
     except Exception as error:
         why = _one_line(error).rstrip(".") or type(error).__name__
         cause = f"The bokeh plot cannot be drawn as an image: {why}."
         needs = "pip install selenium, and have a browser with its driver (as root, BOKEH_IN_DOCKER=1)."
         raise MessageError(cause, f"{needs} {_ATTACH_FIX}") from error
     return _image(*pil_bytes(picture), str(title), picture.width // 2)
+
+
+@contextlib.contextmanager
+def _without_tools(model: Any) -> Iterator[None]:
+    """Hide a plot's buttons, which a picture could not be clicked at."""
+    place = getattr(model, "toolbar_location", None)
+    try:
+        if place is not None:
+            model.toolbar_location = None
+        yield
+    finally:
+        if place is not None:
+            model.toolbar_location = place
 
 
 def _great_table(table: Any) -> Fragment:

@@ -477,6 +477,7 @@ def test_a_bokeh_plot_is_drawn_where_a_browser_has_a_driver(where):
     assert made.text == "[Leads]"
     assert shown_size(made) == (400, 200)
     assert size_of(image_of(made).content) == (800, 400)
+    assert plot.toolbar_location == "right", "the plot itself is as it was"
 
 
 def test_without_what_draws_it_a_chart_is_refused_with_what_to_install(where, monkeypatch):
