@@ -12,6 +12,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -449,7 +450,7 @@ def _prepare(df: Any, template: Any, options: _Options, fields: Mapping[str, Any
         cause = f"{diverted} is not among the addresses that this connection allows."
         raise MergeRefusedError(cause, f"It allows: {', '.join(connection.allow)}.")
     key = _key_columns(options.key, frame)
-    press = Press(made, connection, values=options.values)
+    press = Press(made, connection, values=options.values, executor=options.executor)
     if not counts:
         check = Preflight(press, connection, Roll(), key=key)
         check.check(frame, options.limit)
@@ -556,6 +557,7 @@ class _Options:
     key: str | Sequence[str] | None = None
     via: Via = None
     values: Mapping[str, Any] | None = None
+    executor: Executor | None = None
     limit: int | None = None
     test_to: str = ""
     dry_run: bool = False
@@ -567,6 +569,9 @@ class _Options:
         if self.on_problem not in {"stop", "skip"}:
             cause = f"on_problem={self.on_problem!r} is neither 'stop' nor 'skip'."
             raise OptionError(cause)
+        if self.executor is not None and not callable(getattr(self.executor, "submit", None)):
+            cause = f"executor={self.executor!r} is none."
+            raise OptionError(cause, "Give one of concurrent.futures, such as ThreadPoolExecutor().")
         if not isinstance(self.campaign, str):
             raise OptionError(f"campaign={self.campaign!r} is no name.", "Give text.")
         if self.changed not in {"stop", "send-rest"}:
@@ -584,6 +589,7 @@ def mail_merge(
     key: str | Sequence[str] | None = None,
     via: Via = None,
     values: Mapping[str, Any] | None = None,
+    executor: Executor | None = None,
     limit: int | None = None,
     test_to: str = "",
     dry_run: bool = False,
@@ -605,6 +611,10 @@ def mail_merge(
             are a problem.
         via: The server; by default the one of ``connect()``, the environment, else the sandbox.
         values: More names for the template, functions too; the row's columns win over them.
+        executor: Where those functions are called whose results the body prints as they are, such as
+            ``{{ chart(row) }}``; some rows ahead, so that slow ones share its threads or processes. None calls
+            them on this thread. pyplot is not made for threads: there a function makes its own
+            ``matplotlib.figure.Figure``.
         limit: Send only this many rows; those that the campaign had already do not count.
         test_to: Send every mail to this address instead; nobody counts as mailed.
         dry_run: Check every row and send nothing; never raises for a row.
@@ -631,7 +641,7 @@ def mail_merge(
             ``Report.last()`` says how far it went.
     """
     options = _Options(
-        campaign=campaign, key=key, via=via, values=values, limit=limit, test_to=test_to, dry_run=dry_run,
+        campaign=campaign, key=key, via=via, values=values, executor=executor, limit=limit, test_to=test_to, dry_run=dry_run,
         changed=changed, on_problem=on_problem, journal=journal, on_outcome=on_outcome, progress=progress,
     )  # fmt: skip
     merge = _prepare(df, template, options, fields)

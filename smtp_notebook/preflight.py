@@ -6,9 +6,11 @@ All of it runs on the calling thread, where figures and database handles belong.
 from __future__ import annotations
 
 import datetime as dt
+import functools
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from smtp_notebook.frames import ADDRESS_COLUMNS, Frame, row_key
 from smtp_notebook.mime import new_message_id, stamp
@@ -20,11 +22,13 @@ from smtp_notebook.template import is_missing
 
 if TYPE_CHECKING:
     from smtp_notebook.connection import Connection
-    from smtp_notebook.press import Press, Printed
+    from smtp_notebook.press import Begun, Press, Printed
     from smtp_notebook.rate import Token
     from smtp_notebook.roll import Due
 
 __all__ = ["CLAIMED", "WINDOW", "Claims", "Feed", "Planned", "Preflight", "Single", "checked"]
+
+T = TypeVar("T")
 
 #: Printed mails are kept up to this many bytes; beyond it a row is printed again when it is sent.
 MEMORY_BUDGET = 32 * 1024 * 1024
@@ -156,6 +160,16 @@ class _Kept:
             self._shared.update((id(c), c) for c in fresh if len(c) >= _LARGE_PART)
 
 
+class _Waiting(NamedTuple):
+    """A row that was begun, and what is known of it."""
+
+    position: int
+    key: str
+    people: tuple[str, ...]
+    known: Known | None
+    begun: Begun
+
+
 class Preflight:
     """Prints and checks rows; on the calling thread, where figures and handles belong.
 
@@ -193,18 +207,41 @@ class Preflight:
 
     def check(self, frame: Frame, limit: int | None = None) -> None:
         """Check the rows, at most *limit* good ones, and put each into the roll."""
-        for position, cells in enumerate(frame.rows()):
-            if limit is not None and self.due >= limit:
-                break
-            try:
-                self._row(position, cells)
-            except JournalError:
-                raise  # says nothing of this row
-            except MailError as error:
-                self.problems += 1
-                self.roll.add(self._problem(position, cells, error))
+        waiting: deque[_Waiting] = deque()
+        try:
+            for position, cells in enumerate(frame.rows()):
+                if limit is not None and self.due + len(waiting) >= limit:
+                    self._finish(waiting, 0)
+                    if self.due >= limit:
+                        break
+                begun = self._judged(position, cells, functools.partial(self._begun, position, cells))
+                if begun is not None:
+                    waiting.append(begun)
+                    self._finish(waiting, self.press.ahead)
+            self._finish(waiting, 0)
+        finally:
+            for row in waiting:
+                row.begun.cancel()
 
-    def _row(self, position: int, cells: Mapping[str, Any]) -> None:
+    def _finish(self, waiting: deque[_Waiting], most: int) -> None:
+        """Finish the first rows that wait until at most so many do."""
+        while len(waiting) > most:
+            row = waiting.popleft()
+            self._judged(row.position, row.begun.cells, functools.partial(self._finished, row))
+
+    def _judged(self, position: int, cells: Mapping[str, Any], step: Callable[[], T]) -> T | None:
+        """Take a step of a row; a problem that it has is noted."""
+        try:
+            return step()
+        except JournalError:
+            raise  # says nothing of this row
+        except MailError as error:
+            self.problems += 1
+            self.roll.add(self._problem(position, cells, error))
+            return None
+
+    def _begun(self, position: int, cells: Mapping[str, Any]) -> _Waiting | None:
+        """Begin a row; None when it is clear already that it is not to be sent."""
         people: tuple[str, ...] = ()
         if self._key is not None:
             key = row_key(self._key, cells)
@@ -221,14 +258,19 @@ class Preflight:
             outcome = decided(known, self._recipients(cells), known.digest)
             if outcome is not None:
                 self.roll.add(outcome.with_(row=position))
-                return
-        printed = checked(self.press.print(cells), self._connection)
+                return None
+        return _Waiting(position, key, people, known, self.press.begin(cells))
+
+    def _finished(self, row: _Waiting) -> None:
+        """Print a row that was begun, and put it into the roll."""
+        position, key, people, known, begun = row
+        printed = checked(self.press.finish(begun), self._connection)
         while self.press.findings:
             self.findings.setdefault(self.press.findings.pop(0), position)
         if known is not None and (outcome := decided(known, printed.recipients, printed.digest)) is not None:
             self.roll.add(outcome.with_(row=position))
             return
-        shared = self._shared_addresses(people or self.press.addressees(cells), position)
+        shared = self._shared_addresses(people or self.press.addressees(begun.cells), position)
         self._add(position, key, printed, known, shared)
 
     def _recipients(self, cells: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import re
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
@@ -22,15 +23,27 @@ from smtp_notebook.mold import Filling, Form, Leaf, Mailbox, Mold, UnusualError,
 from smtp_notebook.outcome import MailError, MessageError
 from smtp_notebook.pictures import loaded
 from smtp_notebook.render import Fragment, render
-from smtp_notebook.template import Field, Filled, Row, Runner, Slot, Template
+from smtp_notebook.template import (
+    Field,
+    Filled,
+    Later,
+    Row,
+    Runner,
+    Slot,
+    Submit,
+    Template,
+    refuse_unprintable,
+)
 
-__all__ = ["Press", "Printed", "printed_once", "refuse_leftover", "with_sender"]
+__all__ = ["Begun", "Press", "Printed", "printed_once", "refuse_leftover", "with_sender"]
 
 _LEFTOVER = re.compile(r"\{\{.{0,200}?\}\}|\{%.{0,200}?%\}", re.DOTALL)
 #: Files and molds are kept up to this many bytes each.
 CACHE_BYTES = 64 * 2**20
 #: A skeleton of which no mold can be made is not tried for ever.
 _TRIES = 8
+#: So many rows are begun before the first of them is finished, where an executor works for them.
+_AHEAD = 64
 #: So many skeletons are linted.
 _LINTED = 8
 
@@ -159,6 +172,38 @@ class _Files:
         return made
 
 
+class Begun(NamedTuple):
+    """A row whose template has run.
+
+    Attributes:
+        key: The pieces of its skeletons; None when it could not be run.
+        slots: Each field's values.
+    """
+
+    cells: Mapping[str, Any]
+    key: tuple[str | None, ...] | None
+    slots: Sequence[Sequence[Slot]]
+
+    def cancel(self) -> None:
+        """Let go of what an executor has not begun to make."""
+        for found in self.slots:
+            for slot in found:
+                if type(slot.value) is Later:
+                    slot.value.future.cancel()
+
+
+def _submitter(executor: Executor | None, values: Mapping[str, Any]) -> Submit | None:
+    """Return what has functions among the values called by an executor; one that wants Jinja's context is not."""
+    if executor is None:
+        return None
+    ours = {id(v) for v in values.values() if callable(v) and not hasattr(v, "jinja_pass_arg")}
+
+    def submit(function: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Later | None:
+        return Later(executor.submit(function, *args, **options)) if id(function) in ours else None
+
+    return submit
+
+
 class _Shown:
     """Renders the objects of a merge: one that every row shares once, where nothing can change it meanwhile.
 
@@ -227,6 +272,7 @@ class Press:
         template: What each row fills.
         connection: Whose sender stands in for a missing From.
         values: More names for every row.
+        executor: Where functions of the values are called whose results the body prints; None for here.
         cache_bytes: How much may be kept of rows' files, and of molds.
 
     Attributes:
@@ -242,20 +288,21 @@ class Press:
         connection: Connection,
         *,
         values: Mapping[str, Any] | None = None,
+        executor: Executor | None = None,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.slow_rows = 0
+        self.ahead = _AHEAD if executor is not None else 0
         self._template = template
         self._connection = connection
         self._values = values
         parts = template.parts
         self._fields = parts.dynamic
-        self._runner = Runner(template, self._fields, values)
+        every = {**template.values, **(values or {})}
+        self._runner = Runner(template, self._fields, values, _submitter(executor, every))
         self._shapes: _Cache[_Shape] = _Cache(cache_bytes)
         self._files = _Files(template, cache_bytes)
-        self._show = _Shown(
-            {**template.values, **(values or {})}, still=not any(f.calls for f in self._fields)
-        )
+        self._show = _Shown(every, still=not any(f.calls for f in self._fields))
         self.findings: list[str] = []
         self._linted = 0
         self._keys = [key for key in parts.fields if key in {"to", "cc", "bcc"}]
@@ -311,10 +358,37 @@ class Press:
         Raises:
             MailError: The row makes no mail that may be sent, and why.
         """
+        return self.finish(self.begin(cells))
+
+    def begin(self, cells: Mapping[str, Any]) -> Begun:
+        """Run a row's template; what an executor makes for it may take until it is finished."""
         try:
-            key, slots = self._runner.run(cells)
+            return Begun(cells, *self._runner.run(cells))
         except Exception:  # noqa: BLE001 - the whole way finds it again, and explains it
+            return Begun(cells, None, ())
+
+    def _arrived(self, begun: Begun) -> Sequence[Sequence[Slot]]:
+        """Return a row's values, with what the executor made of some."""
+        return [
+            [s if type(s.value) is not Later else s._replace(value=self._result(f, s)) for s in found]
+            for f, found in zip(self._fields, begun.slots, strict=True)
+        ]
+
+    def _result(self, field: Field, slot: Slot) -> Any:
+        try:
+            value = slot.value.future.result()
+            refuse_unprintable(value, slot.label)
+        except Exception as error:
+            raise self._template.located(field.failed(slot, error)) from error
+        return value
+
+    def finish(self, begun: Begun) -> Printed:
+        """Return the mail of a row that was begun; see `print`."""
+        cells, key, slots = begun
+        if key is None:
             return self._whole(cells, {})[1]
+        if self.ahead:
+            slots = self._arrived(begun)
         shape = self._shapes.get(key)
         filling = None
         if shape is not None and shape.mold is not None:

@@ -17,6 +17,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import accumulate, pairwise, repeat
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Field",
     "Filled",
+    "Later",
     "Parts",
     "Row",
     "Runner",
@@ -65,6 +67,7 @@ __all__ = [
     "broken_lines",
     "is_missing",
     "lints",
+    "refuse_unprintable",
 ]
 
 SUFFIXES: Mapping[str, str] = {
@@ -84,6 +87,7 @@ _SINK = "\0sink"
 #: Stands between the body and what the letter shows around it.
 _BESIDE = "\x1e"
 _SLOT = "slot!"
+_CALL = "call!"
 _CACHED_SKELETONS = 64
 
 
@@ -238,9 +242,13 @@ class Field:
         where = f"{self.name}, line {line}" if line else self.name
         return TemplateError(f"{where}: {cause}", fix, line=line, column=column)
 
-    def _explain(self, error: Exception, names: Mapping[str, Any]) -> TemplateError:
-        line = _template_line(error)
-        line = line + self.line - 1 if line and self.line else None
+    def failed(self, slot: Slot, error: Exception) -> MailError:
+        """Return what to say of a printed value that could not be made."""
+        return error if isinstance(error, MailError) else self._explain(error, {}, slot.line)
+
+    def _explain(self, error: Exception, names: Mapping[str, Any], line: int | None = None) -> TemplateError:
+        found = _template_line(error)
+        line = line or (found + self.line - 1 if found and self.line else None)
         if isinstance(error, _EmptyCellError):
             column = str(error)
             return self.error(
@@ -262,15 +270,26 @@ class Field:
         )
 
 
+class Later(NamedTuple):
+    """A printed value that an executor is making."""
+
+    future: Future[Any]
+
+
+#: Has an executor call a function with its arguments; None where it is to be called here and now.
+Submit = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Later | None]
+
+
 class Sink:
     """Collects the values that the rendering of a field prints."""
 
-    __slots__ = ("marker", "offset", "slots")
+    __slots__ = ("marker", "offset", "slots", "submit")
 
     def __init__(self, marker: Marker) -> None:
         self.marker = marker
         self.slots: list[Slot] = []
         self.offset = 0
+        self.submit: Submit | None = None
 
     def begin(self, field: Field) -> None:
         """Make ready for another field."""
@@ -284,7 +303,7 @@ def _slot(context: Context, value: Any, label: str, line: int) -> Any:
     # Every value of every row comes through here. The sink is where Field.fill put it.
     sink: Sink = context.parent[_SINK]
     if type(value) is not str:
-        _refuse_unprintable(value, label)
+        refuse_unprintable(value, label)
     marker = sink.marker
     if isinstance(value, str) and marker.hint in value and marker.touches(value):
         marker.split(value)  # raises when a filter changed it
@@ -295,12 +314,23 @@ def _slot(context: Context, value: Any, label: str, line: int) -> Any:
     return marker.ready[index] if index < READY else marker.markup(index)
 
 
+@pass_context
+def _called(context: Context, function: Any, *args: Any, **options: Any) -> Any:
+    """Stand in for the call of a function whose value is printed as it is: nothing else waits for it."""
+    submit = context.parent[_SINK].submit
+    later = submit(function, args, options) if submit is not None else None
+    if later is not None:
+        return later
+    return _environment().call(context, function, *args, **options)
+
+
 #: As `Slot` itself makes one, at half the cost.
 _new_slot: Any = tuple.__new__
 _NEVER_MISSING = frozenset({str, int, bool, dt.date, dt.datetime, dt.time})
 
 
-def _refuse_unprintable(value: object, label: str) -> None:
+def refuse_unprintable(value: object, label: str) -> None:
+    """Refuse to print what is missing, unknown, or a function that nobody called."""
     if isinstance(value, Undefined):
         str(value)  # raises: an unknown name, or a missing cell
     if is_missing(value):
@@ -358,6 +388,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
     environment.code_generator_class = _Code
     environment.filters |= {
         _SLOT: _slot,
+        _CALL: _called,
         "addresses": filters.addresses,
         "date": filters.date,
         "number": filters.number,
@@ -458,9 +489,18 @@ def _column(node: nodes.Node) -> str | None:
     return None
 
 
+#: Names whose call means something of its own to Jinja's compiler.
+_JINJAS_OWN = frozenset({"caller", "super", "self", "loop"})
+
+
 def _wrapped(node: nodes.Expr) -> nodes.Expr:
     """Return the expression with our filter around it; that is how a printed value is known by name."""
     arguments: list[nodes.Expr] = [nodes.Const(_label(node)), nodes.Const(node.lineno)]
+    match node:
+        case nodes.Call(node=nodes.Name(name=name), dyn_args=None, dyn_kwargs=None) if (
+            name not in _JINJAS_OWN
+        ):
+            node = nodes.Filter(node.node, _CALL, node.args, node.kwargs, None, None, lineno=node.lineno)
     return nodes.Filter(node, _SLOT, arguments, [], None, None, lineno=node.lineno)
 
 
@@ -692,6 +732,10 @@ class Template:
         """
         return self.fill_row(Row(self.names(cells, values)))
 
+    def located(self, error: MailError) -> MailError:
+        """Return an error with this template's name in front."""
+        return _located(error, self.name) if isinstance(error, TemplateError) else error
+
     def fill_row(self, row: Row) -> Message:
         """Return the Message of a row of which something is known already; see `fill`."""
         try:
@@ -833,10 +877,23 @@ class Runner:
 
     What it gives of a row is what `Template.fill` would; but its errors come as they are, and are to be
     explained by that one.
+
+    Args:
+        template: Whose fields they are.
+        fields: Those to run.
+        values: More names for every row.
+        submit: Has functions whose values the body prints called elsewhere; what it gives of those are Laters.
     """
 
-    def __init__(self, template: Template, fields: Sequence[Field], values: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        template: Template,
+        fields: Sequence[Field],
+        values: Mapping[str, Any] | None,
+        submit: Submit | None = None,
+    ) -> None:
         self.fields = fields
+        self._submit = submit
         self._names = functools.partial(template.names, values=values)
         self._sink = Sink(template.parts.marker)
         self._hint = template.parts.marker.hint
@@ -879,6 +936,7 @@ class Runner:
                 found.append(printed[span])
                 continue
             sink.begin(item)
+            sink.submit = self._submit if item.name == "body" else None
             yielded = item.pieces(context if self._plain else self._context(names))
             # A field that has a skeleton of its own has it in one piece, whichever way it is run.
             pieces += yielded if skeleton is None else ["".join(yielded)]
@@ -896,7 +954,7 @@ class Runner:
             elif type(value) not in _NEVER_MISSING:
                 if isinstance(value, str):
                     return None
-                _refuse_unprintable(value, "")
+                refuse_unprintable(value, "")
         told = zip(values, self._labels, self._lines)  # noqa: B905 - one each, and strict costs
         return list(map(_new_slot, repeat(Slot), told))
 

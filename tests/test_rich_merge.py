@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import matplotlib as mpl
 
@@ -14,7 +16,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from smtp_notebook import Message, mail_merge, preview, send
+from smtp_notebook import Message, OptionError, State, mail_merge, preview, send
 from smtp_notebook.pictures import figure_png
 
 ROWS = [{"Email": f"p{i}@example.com", "Name": f"P{i}", "n": i} for i in range(12)]
@@ -170,3 +172,85 @@ def test_the_magics_preview_says_it_too():
     shown = shell.run_cell_magic("send_email", "--to a@example.com --preview", "Hi")
     assert any("subject" in w for w in shown.warnings)
     InteractiveShell.clear_instance()
+
+
+# ------------------------------------------------------------------------------------------ executors
+
+
+def processes(count):
+    # A fork would copy the threads that other tests started.
+    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+
+
+@pytest.mark.parametrize("kind", [ThreadPoolExecutor, processes])
+def test_an_executor_makes_the_charts_and_each_row_gets_its_own(sandbox, kind):
+    here = {}
+    with kind(2) as executor:
+        values = {"chart": drawn_elsewhere}
+        report = merge(ROWS, "{{ chart(row) }} for {{ Name }}", sandbox, values=values, executor=executor)
+    assert len(report.sent) == 12
+    for row in ROWS:
+        here[row["Email"]] = figure_png(chart_of(row["n"]))
+    assert pictures(sandbox) == here
+
+
+def drawn_elsewhere(row):
+    assert threading.current_thread() is not threading.main_thread() or multiprocessing.parent_process()
+    return chart_of(row["n"])
+
+
+def test_rows_are_begun_before_the_first_is_finished(sandbox):
+    """Twelve functions that wait for one another end only if they run together."""
+    together = threading.Barrier(12, timeout=60)
+
+    def wait(n):
+        together.wait()
+        return n
+
+    with ThreadPoolExecutor(12) as executor:
+        report = merge(ROWS, "{{ wait(n) }}", sandbox, values={"wait": wait}, executor=executor)
+    assert len(report.sent) == 12
+    texts = {m.recipients[0]: m.email.get_body(("plain",)).get_content().strip() for m in sandbox.messages}
+    assert texts == {row["Email"]: str(row["n"]) for row in ROWS}
+
+
+def test_what_an_executor_cannot_make_is_that_rows_problem(sandbox):
+    def half(n):
+        if n == 3:
+            raise ValueError("three is odd")
+        return None if n == 4 else n
+
+    text = "one\n\n{{ half(n) }}"
+    with ThreadPoolExecutor(2) as executor:
+        report = merge(ROWS, text, sandbox, values={"half": half}, executor=executor, on_problem="skip")
+    alone = merge(ROWS, text, sandbox, values={"half": half}, on_problem="skip")
+    assert [(o.state, o.reason, o.fix) for o in report] == [(o.state, o.reason, o.fix) for o in alone]
+    assert [o.row for o in report if o.state is State.INVALID] == [3, 4]
+    assert "three is odd" in report[3].reason
+    assert "line 3" in report[3].reason
+
+
+def test_only_functions_of_the_values_that_are_printed_as_they_are_go_to_an_executor(sandbox):
+    """What decides, is filtered or belongs to Jinja is called here."""
+    threads = set()
+
+    def made(n):
+        threads.add(threading.current_thread())
+        return n
+
+    text = "{% if made(n) %}{{ made(n) | number }}{% endif %}{% set p = joiner(';') %}{{ p() }}a{{ p() }}b {{ made(n) + 1 }}"
+    with ThreadPoolExecutor(2) as executor:
+        report = merge(ROWS[1:], text, sandbox, values={"made": made}, executor=executor)
+    assert len(report.sent) == 11
+    assert threads == {threading.main_thread()}
+    assert "a;b" in sandbox.messages[0].email.get_body(("plain",)).get_content()
+
+
+def test_a_limit_calls_no_more_functions_than_rows_and_a_bad_executor_is_refused(sandbox):
+    called = []
+    with ThreadPoolExecutor(2) as executor:
+        values = {"f": lambda n: called.append(n) or n}
+        merge(ROWS, "{{ f(n) }}", sandbox, values=values, executor=executor, limit=3)
+    assert sorted(called) == [0, 1, 2]
+    with pytest.raises(OptionError, match="executor"):
+        merge(ROWS, "x", sandbox, executor=3)
