@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smtp_notebook.addresses import Address
     from smtp_notebook.api import amail_merge, asend, connect, mail_merge, preview, send
+    from smtp_notebook.books import asend_notebook, send_notebook
     from smtp_notebook.connection import Connection
     from smtp_notebook.event import Event
     from smtp_notebook.journal import Journal
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "addresses": ("Address",),
     "api": ("amail_merge", "asend", "connect", "mail_merge", "preview", "send"),
+    "books": ("asend_notebook", "send_notebook"),
     "connection": ("Connection",),
     "event": ("Event",),
     "journal": ("Journal",),
@@ -95,6 +97,7 @@ __all__ = [
     "TemplateError",
     "amail_merge",
     "asend",
+    "asend_notebook",
     "connect",
     "email_form",
     "email_output",
@@ -102,6 +105,7 @@ __all__ = [
     "mail_merge",
     "preview",
     "send",
+    "send_notebook",
     "unload_ipython_extension",
 ]
 

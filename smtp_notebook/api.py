@@ -60,6 +60,7 @@ __all__ = [
     "find_server",
     "mail_merge",
     "preview",
+    "progress_bar",
     "send",
 ]
 
@@ -756,13 +757,7 @@ class _Progress:
         self._failures = 0
         self._bar: Any = None
         if merge.options.progress:
-            from tqdm import tqdm
-
-            shell = _kernel()
-            look = (
-                {} if shell is None else {"file": _Line(), "ascii": False, "ncols": 100, "mininterval": 0.5}
-            )
-            self._bar = tqdm(total=merge.roll.count_due(), unit="mail", delay=PROGRESS_DELAY, **look)
+            self._bar = progress_bar("mail", merge.roll.count_due())
 
     def __enter__(self) -> Self:
         return self
@@ -778,6 +773,14 @@ class _Progress:
                 self._failures += 1
                 self._bar.set_postfix(failures=self._failures, refresh=False)
             self._bar.update()
+
+
+def progress_bar(unit: str, total: int | None = None) -> Any:
+    """Return tqdm's bar, which shows itself after `PROGRESS_DELAY`; in a kernel as one line that stays."""
+    from tqdm import tqdm
+
+    look = {} if _kernel() is None else {"file": _Line(), "ascii": False, "ncols": 100, "mininterval": 0.5}
+    return tqdm(total=total, unit=unit, delay=PROGRESS_DELAY, **look)
 
 
 def _kernel() -> Any:

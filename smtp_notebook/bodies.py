@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from css_inline import CSSInliner
     from markdown_it import MarkdownIt
 
-__all__ = ["FORMATS", "Format", "html_to_text", "inline_css", "looks_like_html", "markdown_to_html"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "first_heading",
+    "html_to_text",
+    "inline_css",
+    "looks_like_html",
+    "markdown_to_html",
+    "notebook_to_html",
+]
 
 Format = Literal["markdown", "html", "text"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -56,6 +65,47 @@ def _markdown() -> MarkdownIt:
     parser.add_render_rule("table_open", lambda *_: '<div class="scroll"><table>\n')
     parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
     return parser
+
+
+def notebook_to_html(text: str) -> str:
+    """Return the Markdown of a notebook's cell as HTML, as Jupyter reads it.
+
+    Other than in a mail's text, single line breaks are none, and HTML in *text* is HTML: whoever calls this
+    cleans it.
+    """
+    html: str = _notebook_markdown().render(text)
+    return html
+
+
+def first_heading(text: str) -> str:
+    """Return the text of the first heading in a notebook's Markdown, without its markup; "" for none."""
+    tokens = _notebook_markdown().parse(text)
+    for place, token in enumerate(tokens):
+        if token.type == "heading_open":
+            inner = tokens[place + 1].children or []
+            words = " ".join("".join(c.content or " " for c in inner if c.type in _WORDS).split())
+            if words:
+                return words
+    return ""
+
+
+_WORDS = frozenset({"text", "code_inline", "softbreak"})
+
+
+@functools.cache
+def _notebook_markdown() -> MarkdownIt:
+    from markdown_it import MarkdownIt
+
+    parser = MarkdownIt("gfm-like", {"html": True, "breaks": False, "linkify": True, "typographer": False})
+    if parser.linkify is not None:
+        parser.linkify.set({"fuzzy_link": False})
+    # Images of a notebook are its own: as data, as files of other kinds, as attachments of a cell.
+    parser.validateLink = _any_link  # type: ignore[method-assign]  # its own way to say so
+    return parser
+
+
+def _any_link(url: str) -> bool:
+    return bool(url)
 
 
 def inline_css(html: str) -> str:

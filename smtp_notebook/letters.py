@@ -17,7 +17,17 @@ from typing import Any
 from smtp_notebook.bodies import html_to_text, inline_css, markdown_to_html
 from smtp_notebook.outcome import MessageError
 
-__all__ = ["BARE", "LETTER", "Theme", "first_uri", "fragment", "letter_html", "letter_text", "theme_of"]
+__all__ = [
+    "BARE",
+    "LETTER",
+    "Theme",
+    "first_uri",
+    "fragment",
+    "letter_html",
+    "letter_text",
+    "styled",
+    "theme_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +167,27 @@ def letter_text(content: str, kind: str, theme: Theme, unsubscribe: str = "") ->
 
 def fragment(text: str) -> str:
     """Return Markdown as HTML for the inside of a letter, styled in attributes as the default theme has it."""
-    found = _INSIDE.search(letter_html(text, "markdown", LETTER))
-    assert found is not None
-    return found[1].strip()
+    return styled(markdown_to_html(text))
+
+
+def styled(html: str) -> str:
+    """Return HTML styled in attributes as the default theme has it.
+
+    What HTML parsers nest otherwise than it is written, such as a table in a table without a cell, comes back
+    as it was: it could not be told from the letter around it.
+    """
+    found = _INSIDE.search(inline_css(LETTER.dress(html)))
+    inner = "" if found is None else found[1].strip()
+    return inner if found is not None and _closes_its_own(inner) else html
+
+
+def _closes_its_own(html: str) -> bool:
+    depth = 0
+    for tag in re.finditer(r"<(/?)div\b", html):
+        depth += -1 if tag[1] else 1
+        if depth < 0:
+            return False
+    return not depth
 
 
 _INSIDE = re.compile(r'<div class="letter"[^>]*>(.*)</div>\s*<!--\[if mso\]', re.DOTALL)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import functools
-import html
 import inspect
 import math
 import os
@@ -24,16 +23,16 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, Self, get_args
 
-from smtp_notebook import _html, api
+from smtp_notebook import api
 from smtp_notebook import connection as connections
-from smtp_notebook.addresses import CONTROL
 from smtp_notebook.connection import Connection
 from smtp_notebook.fields import check_field_names
 from smtp_notebook.letters import LETTER
 from smtp_notebook.message import Attachment, Message
-from smtp_notebook.outcome import DeliveryError, MailError, MessageError, OptionError, State
-from smtp_notebook.recorder import IMAGES, Printed, Recording, Shown, listen, origin
-from smtp_notebook.render import Fragment, render, render_bundle, shows_itself
+from smtp_notebook.outcome import DeliveryError, MailError, OptionError, State
+from smtp_notebook.pieces import FAILURE, as_piece, fit, monospace, note, reason, traceback_end
+from smtp_notebook.recorder import Printed, Recording, Shown, listen, origin
+from smtp_notebook.render import Fragment, render, shows_itself
 from smtp_notebook.screen import plain
 from smtp_notebook.template import Template
 
@@ -44,15 +43,8 @@ CLOCK: Callable[[], float] = time.monotonic
 
 When = Literal["always", "error", "success"]
 WHEN: tuple[str, ...] = get_args(When)
-#: A traceback's end says what happened; so many lines of it are mailed.
-_TRACEBACK_LINES = 30
 CELL, BLOCK = "Cell", "Block"
 _MAX_VALUE = 20_000
-_MAX_REASON = 120
-_MAX_NAME = 200
-_CID_TAG = re.compile(r"<[a-z][^<>]*cid:[^<>]*", re.IGNORECASE)
-#: What a mail has no room for: controls other than line ends and tabs, and halves of characters.
-_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
 # -------------------------------------------------------------------------------------------- decisions
@@ -141,17 +133,6 @@ class Ended:
         if self.state == "failed":
             return f"{self.what} failed: {reason(self.error)}"
         return self.headline[2:]
-
-
-def reason(error: BaseException | None) -> str:
-    """Return an exception's name and text in one short line, as a traceback ends."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - it is somebody's __str__
-        text = ""
-    words = " ".join(CONTROL.sub(" ", " ".join(plain(text))).split())
-    short = words if len(words) <= _MAX_REASON else f"{words[:_MAX_REASON]}…"
-    return f"{type(error).__name__}: {short}" if short else type(error).__name__
 
 
 def is_due(ended: Ended, on: str, min_seconds: float) -> bool:
@@ -250,14 +231,14 @@ def letter(
         try:
             attached += settings.fill(attach=[item]).attach
         except MailError as error:
-            notes.append(_note(f"Not attached: {error}"))
+            notes.append(note(f"Not attached: {error}"))
     title = ended.subject
     if subject:
         try:
             title = settings.fill(subject=subject).subject
         except MailError as error:
-            notes.append(_note(f"The subject could not be filled in: {error}"))
-    parts = [_fit(p) for p in (*notes, *_parts(list(pieces), ended.error, value))]
+            notes.append(note(f"The subject could not be filled in: {error}"))
+    parts = [fit(p) for p in (*notes, *_parts(list(pieces), ended.error, value))]
     shown = _letter().fill(values={"headline": ended.headline, "place": ended.place, "parts": parts})
     body = {name: getattr(shown, name) for name in ("body", "format", "html", "inline")}
     # The twin that is made of HTML would indent the first line of what is monospaced.
@@ -269,72 +250,13 @@ def _parts(pieces: list[Printed | Shown], error: BaseException | None, value: ob
     found: list[Fragment] = []
     last = next((p for p in reversed(pieces) if isinstance(p, Shown) and p.kind == "value"), None)
     for piece in pieces:
-        if piece.lost:
-            found.append(_note(_left_out(piece)))
-        if isinstance(piece, Printed):
-            found.append(_monospace(piece.lines, _EDGES.get(piece.stream, "")))
-        else:
-            found.append(_display(piece, value if piece is last else None))
+        found += as_piece(piece, value if piece is last else None)
     told = any(isinstance(p, Shown) and p.error is error for p in pieces)
     if error is not None and not told:
         found += _failure(_formatted(error))
     elif error is None and last is None and value is not None:
         found.append(_returned(value))
     return found
-
-
-def _left_out(piece: Printed | Shown) -> str:
-    what = "line" if isinstance(piece, Printed) else "display"
-    return f"… {piece.lost:,} {what}{'s' if piece.lost > 1 else ''} left out"
-
-
-_CANNOT = "Not shown, because mail programs cannot"
-
-
-def _display(piece: Shown, value: object) -> Fragment:
-    """Return a display as mail shows it, or a line that names it."""
-    text = str(piece.data.get("text/plain", ""))
-    lines = plain(text)
-    if piece.kind == "failure":
-        return _monospace(*_end(lines), _EDGES["failure"])
-    name = (" ".join(lines).strip("<> ") or "a display without a text of its own")[:_MAX_NAME]
-    if piece.size:
-        return _note(f"Left out, because it is too large ({piece.size / 2**20:.1f} MB): {name}")
-    found, why = _note(""), _CANNOT
-    try:
-        if shows_itself(value) and not any(piece.data.get(mime) for mime in IMAGES):
-            return render(value)
-        if set(piece.data) <= {"text/plain"} and not piece.live:
-            return _monospace(lines)
-        if not piece.live:
-            found = render_bundle(_styled(piece.data), name=name)
-            why = "" if found.html.strip() and not _dangles(found) else _CANNOT
-    except MessageError:
-        why = _CANNOT
-    except Exception as error:  # noqa: BLE001 - HTML and images are anybody's; the rest of the mail has to go
-        why = f"Not shown ({reason(error)})"
-    return _note(f"{why}: {name}") if why else found
-
-
-def _dangles(part: Fragment) -> bool:
-    """Tell whether HTML shows an image of a mail that is not this one; a Message would be refused for it."""
-    shown = {cid for tag in _CID_TAG.finditer(part.html) for cid in _html.cids(tag[0])}
-    return not shown <= {image.content_id for image in part.inline}
-
-
-#: A frame as libraries show it leaves its looks to the notebook's style sheet; here it looks as the letter's tables.
-_FRAME = """\
-<style>
-table.dataframe{border:0;border-collapse:collapse;margin:0 0 16px;font-size:14px}
-table.dataframe th,table.dataframe td{border:0;border-bottom:1px solid #d0d7de;padding:6px 10px;text-align:right}
-table.dataframe thead th{border-bottom:2px solid #d0d7de}
-</style>
-"""
-
-
-def _styled(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    shown = data.get("text/html")
-    return {**data, "text/html": _FRAME + shown} if isinstance(shown, str) and "dataframe" in shown else data
 
 
 def _returned(value: object) -> Fragment:
@@ -344,13 +266,13 @@ def _returned(value: object) -> Fragment:
             return render(value)
         text = repr(value)
     except Exception as error:  # noqa: BLE001 - it is somebody's __repr__
-        return _note(f"What was returned cannot be shown: {reason(error)}")
+        return note(f"What was returned cannot be shown: {reason(error)}")
     more = len(text) - _MAX_VALUE
-    return _monospace([*plain(text[:_MAX_VALUE]), *([f"… {more:,} characters left out"] if more > 0 else [])])
+    return monospace([*plain(text[:_MAX_VALUE]), *([f"… {more:,} characters left out"] if more > 0 else [])])
 
 
 def _failure(text: str) -> list[Fragment]:
-    return [_monospace(*_end(plain(text)), _EDGES["failure"])]
+    return [monospace(traceback_end(plain(text)), FAILURE)]
 
 
 def _formatted(error: BaseException) -> str:
@@ -358,38 +280,6 @@ def _formatted(error: BaseException) -> str:
         return "".join(traceback.format_exception(error))
     except Exception:  # noqa: BLE001 - an exception may break its own formatting
         return reason(error)
-
-
-def _end(lines: list[str]) -> tuple[list[str]]:
-    """Return the end of a traceback."""
-    more = len(lines) - _TRACEBACK_LINES
-    rest = f"… {more:,} line{'s' if more > 1 else ''} left out"
-    return (lines if more <= 0 else [rest, *lines[-_TRACEBACK_LINES:]],)
-
-
-#: As the letter's own <pre>, which values never go through.
-_PRE = (
-    "margin:0 0 16px;padding:12px;background:#f4f5f6;color:#1f2328;overflow-x:auto;white-space:pre-wrap;"
-    "font-family:Menlo,Consolas,monospace;font-size:13px;line-height:1.45"
-)
-_EDGES = {"stderr": ";border-left:3px solid #9a6700", "failure": ";border-left:3px solid #b42318"}
-
-
-def _monospace(lines: Iterable[str], edge: str = "") -> Fragment:
-    text = "\n".join(lines)
-    return Fragment(f'<pre style="{_PRE}{edge}">{html.escape(text)}</pre>', text)
-
-
-def _note(text: str) -> Fragment:
-    return Fragment(f'<p style="margin:0 0 16px;font-size:13px">{html.escape(text)}</p>', text)
-
-
-def _fit(part: Fragment) -> Fragment:
-    """Return a part without what no mail can hold; what was displayed may have anything in it."""
-    markup, text = (
-        _UNFIT.sub("\ufffd", t.replace("\r\n", "\n").replace("\r", "\n")) for t in (part.html, part.text)
-    )
-    return Fragment(markup, text, part.inline, part.block)
 
 
 # -------------------------------------------------------------------------------------------- one run

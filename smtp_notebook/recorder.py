@@ -9,6 +9,7 @@ terminal has none. A hook lives on the object that it hooks, and is gone with it
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import threading
@@ -31,6 +32,8 @@ _MAX_STREAMS = 200
 
 IMAGES = ("image/png", "image/jpeg", "image/gif")
 _TEXTS = ("text/html", "text/markdown", "text/latex")
+#: What is drawn when nothing else can be shown.
+_DRAWN = ("image/svg+xml",)
 #: What makes a display one that JavaScript draws; its HTML is only the place for it.
 _LIVE = ("widget", "plotly", "vega", "bokeh", "javascript", "svg")
 
@@ -48,11 +51,13 @@ class Printed:
         stream: ``stdout`` or ``stderr``.
         lines: The newest lines, as a terminal would show them.
         lost: How many older lines are left out in front of them.
+        place: The recording's place when it was printed.
     """
 
     stream: str
     lines: tuple[str, ...]
     lost: int = 0
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,8 @@ class Shown:
         size: Its size where it is too large to be kept, else 0; in characters or bytes.
         lost: How many older displays are left out in front of it.
         error: The exception of a traceback.
+        about: What is said of the data, by media type, such as an image's width.
+        place: The recording's place when it was shown.
     """
 
     kind: Kind
@@ -74,6 +81,8 @@ class Shown:
     size: int = 0
     lost: int = 0
     error: BaseException | None = None
+    about: Mapping[str, Any] | None = None
+    place: int = 0
 
 
 # ------------------------------------------------------------------------------------------- recording
@@ -84,6 +93,7 @@ class _Stream:
     number: int
     name: str
     screen: Screen
+    place: int
 
 
 @dataclass(slots=True)
@@ -92,6 +102,8 @@ class _Display:
     kind: Kind
     ids: frozenset[str] = frozenset()
     error: BaseException | None = None
+    place: int = 0
+    about: Mapping[str, Any] | None = None
     data: dict[str, Any] = field(default_factory=dict)
     live: str = ""
     size: int = 0
@@ -99,18 +111,24 @@ class _Display:
 
     def show(self, data: Mapping[str, Any]) -> None:
         """Hold a mimebundle, reduced to what a mail could hold."""
-        best = next((m for m in (*IMAGES, *_TEXTS) if data.get(m)), None)
+        charts = (m for m in data if "vegalite" in m or "vega.v" in m)
+        best = next((m for m in (*IMAGES, *charts, *_TEXTS, *_DRAWN) if data.get(m)), None)
         live = next((m for m in data if any(word in m for word in _LIVE)), "")
         kept = {"text/plain": _shortened(str(data["text/plain"]))} if data.get("text/plain") else {}
-        self.live = "" if best in IMAGES or (best and "svg" in live) else live
+        self.live = "" if best in IMAGES or (best and ("svg" in live or "vega" in best)) else live
         self.too_large = 0
         if best is not None and not self.live:
-            size = len(data[best])
+            size = _size(data[best])
             self.too_large = size if size > MAX_ONE else 0
             if not self.too_large:
                 kept[best] = data[best]
         self.data = kept
-        self.size = sum(map(len, kept.values()))
+        self.size = sum(map(_size, kept.values()))
+
+
+def _size(value: Any) -> int:
+    """Return how large a display is, in characters or bytes; a chart's specification as JSON."""
+    return len(value) if isinstance(value, str | bytes) else len(json.dumps(value, default=str))
 
 
 def _shortened(text: str) -> str:
@@ -122,10 +140,14 @@ class Recording:
 
     Args:
         hears: Tells of a stream, publisher or display hook whether what it is given now belongs here.
+
+    Attributes:
+        place: Where what comes next belongs, by numbers of the caller's own, such as a notebook's cells.
     """
 
     def __init__(self, hears: Callable[[object], bool] = lambda _: True) -> None:
         self.hears = hears
+        self.place = 0
         self._lock = threading.RLock()
         self._number = 0
         self._forget()
@@ -146,8 +168,9 @@ class Recording:
     def printed(self, stream: str, text: str) -> None:
         """Take a piece of what a stream was given."""
         with self._lock:
-            if self._last is None or self._last.name != stream or self._clearing:
-                self._last = _Stream(self._next(), stream, Screen())
+            same = self._last is not None and (self._last.name, self._last.place) == (stream, self.place)
+            if self._last is None or not same or self._clearing:
+                self._last = _Stream(self._next(), stream, Screen(), self.place)
                 self._streams.append(self._last)
                 if len(self._streams) > _MAX_STREAMS:
                     oldest = self._streams.popleft().screen
@@ -161,10 +184,12 @@ class Recording:
         *,
         display_id: str = "",
         error: BaseException | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
-        """Take a display: its mimebundle."""
+        """Take a display: its mimebundle, and what is said of it."""
         with self._lock:
-            found = _Display(self._next(), kind, frozenset([display_id] if display_id else ()), error)
+            ids = frozenset([display_id] if display_id else ())
+            found = _Display(self._next(), kind, ids, error, self.place, about)
             found.show(data)
             self._last = None
             self._displays.append(found)
@@ -202,12 +227,13 @@ class Recording:
             for piece in sorted(pieces, key=lambda p: p.number):
                 if isinstance(piece, _Display):
                     shown = Shown(
-                        piece.kind, piece.data, piece.live, piece.too_large, lost_displays, piece.error
-                    )
+                        piece.kind, piece.data, piece.live, piece.too_large, lost_displays, piece.error,
+                        piece.about, piece.place,
+                    )  # fmt: skip
                     found.append(shown)
                     lost_displays = 0
                 else:
-                    found.append(Printed(piece.name, tuple(piece.lines), piece.lost))
+                    found.append(Printed(piece.name, tuple(piece.lines), piece.lost, piece.place))
             return tuple(_joined(found))
 
     def _bounded(self) -> list[_Kept]:
@@ -224,7 +250,7 @@ class Recording:
                 some.append(whole.pop())
             lost += len(whole) + stream.screen.lost
             if some:
-                kept.append(_Kept(stream.number, stream.name, some[::-1]))
+                kept.append(_Kept(stream.number, stream.name, some[::-1], stream.place))
         if kept:
             kept[-1].lost = lost
         return kept
@@ -235,6 +261,7 @@ class _Kept:
     number: int
     name: str
     lines: list[str]
+    place: int = 0
     lost: int = 0
 
 
@@ -242,8 +269,12 @@ def _joined(pieces: list[Printed | Shown]) -> Iterator[Printed | Shown]:
     """Join neighbours of one stream: what stood between them is left out."""
     last: Printed | None = None
     for piece in pieces:
-        if isinstance(piece, Printed) and last is not None and last.stream == piece.stream:
-            last = Printed(last.stream, (*last.lines, *piece.lines), last.lost + piece.lost)
+        if (
+            isinstance(piece, Printed)
+            and last is not None
+            and (last.stream, last.place) == (piece.stream, piece.place)
+        ):
+            last = Printed(last.stream, (*last.lines, *piece.lines), last.lost + piece.lost, last.place)
             continue
         if last is not None:
             yield last

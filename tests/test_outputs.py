@@ -316,6 +316,19 @@ print("end")
         assert name in body, name
 
 
+def test_a_drawing_and_a_chart_that_have_nothing_else_are_drawn(shell, sandbox):
+    code = """
+svg = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>'
+spec = {"mark": "point", "data": {"values": [{"x": 1}]}, "encoding": {"x": {"field": "x", "type": "quantitative"}}}
+spec["$schema"] = "https://vega.github.io/schema/vega-lite/v5.json"
+display({"image/svg+xml": svg, "text/plain": "<Drawing>"}, raw=True)
+display({"application/vnd.vegalite.v5+json": spec, "text/plain": "<Chart>"}, raw=True)
+"""
+    cell(shell, code)
+    assert [image[:4] for image in images(sandbox)] == [b"\x89PNG"] * 2
+    assert "[Drawing]\n\n[Chart]" in text(sandbox)
+
+
 @pytest.mark.parametrize(
     ("code", "lines"),
     [
