@@ -242,7 +242,7 @@ class Outcome:
 
     @property
     def _noted(self) -> str:
-        return " ".join([self.line, *(f"Note: {w}." for w in self.warnings)])
+        return " ".join([self.line, *(f"Note: {w.rstrip('.')}." for w in self.warnings)])
 
     def __repr__(self) -> str:
         return f"<Outcome {self._noted}>"
