@@ -16,7 +16,7 @@ import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote_to_bytes
 
 from smtp_notebook.attachments import Attachment
@@ -25,6 +25,7 @@ from smtp_notebook.outcome import MessageError
 __all__ = [
     "WIDTH",
     "Picture",
+    "figure_of",
     "figure_png",
     "formula_png",
     "from_data_uri",
@@ -104,7 +105,10 @@ def half_of(content: bytes) -> int:
 
 
 def size_of(content: bytes) -> tuple[int, int]:
-    """Return width and height of a PNG, JPEG or GIF in pixels, from its head; (0, 0) for anything else."""
+    """Return width and height of a PNG, JPEG or GIF in pixels, from its head; (0, 0) for anything else.
+
+    A photograph that says it lies on its side has the size at which it is shown.
+    """
     if content[:8] == b"\x89PNG\r\n\x1a\n" and len(content) >= 24:  # noqa: PLR2004 - its first chunk
         return struct.unpack(">II", content[16:24])
     if content[:6] in {b"GIF87a", b"GIF89a"} and len(content) >= 10:  # noqa: PLR2004 - its head
@@ -115,6 +119,7 @@ def size_of(content: bytes) -> tuple[int, int]:
 def _jpeg_size(content: bytes) -> tuple[int, int]:
     """Follow a JPEG's segments to the one that begins a frame (ITU T.81, B.2.2)."""
     place = 2
+    aside = False
     while place + 9 <= len(content) and content[place] == 0xFF:  # noqa: PLR2004 - a marker
         marker = content[place + 1]
         if marker == 0xFF:  # noqa: PLR2004 - fill bytes
@@ -122,12 +127,36 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
             continue
         if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:  # noqa: PLR2004 - SOF0 to SOF15
             height, width = struct.unpack(">HH", content[place + 5 : place + 9])
-            return width, height
-        place += 2 + int(struct.unpack(">H", content[place + 2 : place + 4])[0])
+            return (height, width) if aside else (width, height)
+        length = int.from_bytes(content[place + 2 : place + 4])
+        if marker == 0xE1:  # noqa: PLR2004 - APP1
+            aside = aside or _is_aside(content[place + 4 : place + 2 + length])
+        place += 2 + length
     return 0, 0
 
 
+def _is_aside(segment: bytes) -> bool:
+    """Tell whether an Exif segment says that rows are columns: orientation, tag 0x0112, of 5 to 8 (CIPA DC-008, 4.6)."""
+    if segment[:6] != b"Exif\0\0":
+        return False
+    tiff = segment[6:]
+    order: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
+    start = int.from_bytes(tiff[4:8], order)
+    count = int.from_bytes(tiff[start : start + 2], order)
+    for place in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 9), 12):
+        if int.from_bytes(tiff[place : place + 2], order) == 0x0112:  # noqa: PLR2004 - the tag
+            return 5 <= int.from_bytes(tiff[place + 8 : place + 10], order) <= 8  # noqa: PLR2004 - its values
+    return False
+
+
 # ------------------------------------------------------------------------------------------ drawing
+
+
+def figure_of(artist: Any) -> Any:
+    """Return the whole figure that a matplotlib artist is part of, itself perhaps; None for one that was removed."""
+    figure = artist.get_figure()
+    # A part of a figure cannot draw itself.
+    return figure if figure is None or hasattr(figure, "savefig") else figure.figure
 
 
 def figure_png(figure: Any) -> bytes:
@@ -145,6 +174,7 @@ def figure_png(figure: Any) -> bytes:
 
 def pil_bytes(image: Any) -> tuple[bytes, str]:
     """Return a PIL image as PNG or JPEG bytes with their media type, no larger than readers see."""
+    image = _upright(image)
     if image.width > _MOST_WIDE or image.height > _MOST_HIGH:
         image = image.copy()
         if image.mode not in {"RGB", "RGBA", "L", "LA"}:
@@ -160,6 +190,15 @@ def pil_bytes(image: Any) -> tuple[bytes, str]:
         if other.tell() < buffer.tell():
             return other.getvalue(), "image/jpeg"
     return buffer.getvalue(), "image/png"
+
+
+def _upright(image: Any) -> Any:
+    """Return a photograph as its camera was held, and 16 bits of grey as the 8 that mail programs show."""
+    from PIL import ImageOps
+
+    if image.mode.startswith("I;16"):
+        image = image.point(lambda grey: grey * (1 / 256)).convert("L")
+    return ImageOps.exif_transpose(image)
 
 
 def formula_png(source: str) -> bytes | None:

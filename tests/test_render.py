@@ -511,3 +511,125 @@ def test_any_object_stands_in_a_text_as_a_body_and_as_an_attachment(where, figur
         Template("x", subject="{{ figure }}").fill(values={"figure": figure})
     assert isinstance(message, Message)
     assert isinstance(render(figure), Fragment)
+
+
+# ---------------------------------------------------------------------- objects that are odd, or mean to be
+
+
+def like(**displays):
+    """Return an object that answers each display with what it is given."""
+    return type("Odd", (), {k: (lambda _, _v=v, **__: _v) for k, v in displays.items()})()
+
+
+class Everything:
+    """Has whatever attribute it is asked for."""
+
+    def __getattr__(self, name):
+        return lambda *_, **__: Everything()
+
+    def __str__(self):
+        return "everything"
+
+
+class Raising:
+    @property
+    def _repr_html_(self):
+        raise RuntimeError
+
+    def __str__(self):
+        return "raising"
+
+
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    "given", [None, (), ["a"], "text", 5, ({},), ({}, None), ({"text/html": "<b>x</b>"}, ["a"]), ({}, {}, {})]
+)
+def test_a_display_that_gives_what_none_should_is_no_crash(given):
+    InteractiveShell.clear_instance()
+    assert render(like(_repr_mimebundle_=given, __str__="shown")).text in {"shown", "x"}
+
+
+def test_objects_that_answer_everything_or_raise_are_printed():
+    InteractiveShell.clear_instance()
+    assert render(Everything()).text == "everything"
+    assert render(Raising()).text == "raising"
+    assert render(Unprintable()).text == "<Unprintable>"
+    assert render([Unprintable(), 1]).text == "<Unprintable>, 1"
+    assert "<Unprintable>" in render({"a": Unprintable()}).text
+
+
+def test_what_a_display_gives_may_be_bytes_or_lines():
+    InteractiveShell.clear_instance()
+    assert render(like(_repr_html_=b"<b>x</b>")).text == "x"
+    assert render(like(_repr_html_=["<b>x", "y</b>"])).text == "xy"
+    png = base64.b64decode("iVBORw0KGgo=")
+    assert image_of(render(like(_repr_png_=bytearray(png)))).content == png
+    with pytest.raises(MessageError, match="cannot be shown"):
+        render(like(_repr_png_="not base64!"))
+
+
+def test_what_contains_itself_is_said_or_shown_and_no_overflow():
+    inside = [1]
+    inside.append(inside)
+    with pytest.raises(MessageError, match="contains itself"):
+        render(inside)
+    endless = {"a": 1}
+    endless["b"] = endless
+    assert "Recursion" in render(endless).text
+    assert "(1, 2)" in render({(1, 2): 3}).text
+
+
+def test_what_cannot_be_drawn_is_the_rows_mistake_with_its_name_and_line():
+    broken, axes = plt.subplots()
+    axes.set_title("$\\frac{$")
+    with pytest.raises(TemplateError, match=r"line 2: 'chart': The Figure cannot be shown: ValueError"):
+        Template("Hi\n{{ chart }}", to="a@example.com").fill({"chart": broken})
+    plt.close(broken)
+
+
+def test_a_part_of_a_figure_is_its_figure_and_bars_too():
+    whole = plt.figure(figsize=(3, 2))
+    left, _ = whole.subfigures(1, 2)
+    axes = left.subplots()
+    expected = image_of(render(whole)).content
+    assert image_of(render(left)).content == expected
+    assert image_of(render(axes)).content == expected
+    bars = axes.bar([0], [1])
+    assert image_of(render(bars)).content == image_of(render(whole)).content
+    assert axes.bar([], []) is not None
+    axes.remove()
+    with pytest.raises(MessageError, match="no figure"):
+        render(axes)
+    plt.close(whole)
+
+
+def test_a_set_is_printed_in_one_order():
+    assert render({3, 1, 2}).text == "1, 2, 3"
+    assert render(frozenset(["b", "a", 1])).text == "1, a, b"
+
+
+def test_a_photograph_stands_as_its_camera_was_held():
+    photo = Pictures.new("RGB", (40, 20))
+    exif = photo.getexif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", exif=exif)
+    assert size_of(buffer.getvalue()) == (20, 40), "which is what browsers show"
+    assert size_of(image_of(render(Pictures.open(buffer))).content) == (20, 40)
+    for cut in range(len(buffer.getvalue())):
+        size_of(buffer.getvalue()[:cut])
+    little = (
+        b"\xff\xd8\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x08\0\0\0" + b"\0" * 4
+    )
+    assert size_of(little + b"\xff\xc0\x00\x11\x08\x00\x14\x00\x28") == (20, 40)
+
+
+def test_sixteen_bits_of_grey_keep_their_greys():
+    grey = Pictures.fromarray(np.linspace(0, 65535, 256).astype("uint16").reshape(16, 16))
+    shown = Pictures.open(io.BytesIO(image_of(render(grey)).content))
+    assert shown.getextrema() == (0, 255)
+    assert 120 < np.asarray(shown).mean() < 136

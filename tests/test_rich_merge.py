@@ -8,13 +8,14 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
+import numpy as np
 import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from smtp_notebook import Message, mail_merge, preview, send
+from smtp_notebook import Message, State, mail_merge, preview, send
 from smtp_notebook.pictures import figure_png
 
 ROWS = [{"Email": f"p{i}@example.com", "Name": f"P{i}", "n": i} for i in range(12)]
@@ -102,7 +103,7 @@ def test_charts_of_pyplot_do_not_pile_up_and_those_of_the_person_stay(sandbox):
     def chart(n):
         figure, axes = plt.subplots(figsize=(2, 1))
         axes.plot([0, n])
-        return axes if n % 2 else figure
+        return [axes, figure, [figure], np.array([axes]), axes.bar([0], [n])][n % 5]
 
     assert (
         len(merge(ROWS, "{{ chart(n) }}{{ mine }}", sandbox, values={"chart": chart, "mine": mine}).sent)
@@ -110,6 +111,22 @@ def test_charts_of_pyplot_do_not_pile_up_and_those_of_the_person_stay(sandbox):
     )
     assert plt.get_fignums() == before
     plt.close(mine)
+
+
+def test_a_frame_with_a_column_called_figure_is_a_frame(sandbox):
+    rows = [{"Email": f"p{i}@example.com", "items": pd.DataFrame({"figure": [i]})} for i in range(2)]
+    assert len(merge(rows, "{{ items }}", sandbox).sent) == 2
+
+
+def test_a_chart_that_one_row_cannot_draw_is_that_rows_problem(sandbox):
+    def chart(n):
+        figure = Figure()
+        figure.suptitle("$\\frac{$" if n == 1 else "fine")
+        return figure
+
+    report = merge(ROWS[:3], "{{ chart(n) }}", sandbox, values={"chart": chart}, on_problem="skip")
+    assert [o.state for o in report] == [State.SENT, State.INVALID, State.SENT]
+    assert "cannot be shown" in report[1].reason
 
 
 def test_frames_and_objects_in_cells_stand_in_their_rows_mail(sandbox):
