@@ -282,6 +282,9 @@ def _plain_svg(source: str | bytes) -> tuple[str, float, float]:
         live = tag in {f"{_SVG}script", f"{_SVG}foreignObject"} or not tag
         if (live or (outside and tag != f"{_SVG}a")) and node.getparent() is not None:
             node.getparent().remove(node)
+        elif tag == f"{_SVG}feTurbulence" and len(node.get("numOctaves", "")) > 1:
+            node.set("numOctaves", "9")  # the next one changes no pixel, and each takes as long as the first
+    _refuse_chains(root)
     width, height = _svg_size(root)
     # The libraries go by the size that the image itself says.
     scale = _scale(width, height)
@@ -289,6 +292,47 @@ def _plain_svg(source: str | bytes) -> tuple[str, float, float]:
     root.set("width", f"{width * scale:g}")
     root.set("height", f"{height * scale:g}")
     return etree.tostring(root, encoding="unicode"), width, height
+
+
+_REFERENCE = re.compile(r"url\(\s*[\"']?\s*#([^)\"'\s]+)")
+
+
+def _refuse_chains(root: Any) -> None:
+    """Refuse elements that refer to each other in a long chain or a circle.
+
+    The libraries follow them recursively, and where the stack ends so does the process.
+    """
+    from lxml import etree
+
+    targets: dict[str, set[str]] = {}
+    around: list[str] = []
+    styled: set[str] = set()
+    for event, node in etree.iterwalk(root, events=("start", "end")):
+        if event == "end":
+            around.pop()
+            continue
+        around.append(node.get("id") or "")
+        link = "" if node.tag == f"{_SVG}a" else (node.get("href") or node.get(_HREF) or "").strip()
+        found = {link[1:]} if link.startswith("#") else set()
+        found.update(*(_REFERENCE.findall(value) for value in node.attrib.values()))
+        if node.tag == f"{_SVG}style":
+            styled.update(_REFERENCE.findall("".join(node.itertext())))
+        for name in filter(None, around if found else ()):
+            targets.setdefault(name, set()).update(found)
+    if len(styled) > _MOST_STYLED:
+        raise ValueError("its style sheet refers to too many elements")
+    reached = set(targets)
+    for _ in range(_LONGEST_CHAIN):
+        reached = {target for name in reached for target in targets.get(name, ())}
+        if not reached:
+            return
+    raise ValueError("its elements refer to each other without end")
+
+
+#: No drawing has elements that use elements that use elements so often.
+_LONGEST_CHAIN = 50
+#: Which elements a style sheet connects is not followed, so that there may be few.
+_MOST_STYLED = 10
 
 
 def _svg_size(root: Any) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from matplotlib import pyplot as plt
 from PIL import Image as Pictures
 
 from smtp_notebook import Attachment, Message, MessageError, Template, TemplateError
-from smtp_notebook.pictures import WIDTH, formula_png, from_data_uri, size_of
+from smtp_notebook.pictures import WIDTH, formula_png, from_data_uri, size_of, svg_png
 from smtp_notebook.render import Fragment, is_plain, render
 
 FRAME = pd.DataFrame({"name": ["Ann", "Bo"], "seats": [3, 12]})
@@ -633,3 +633,29 @@ def test_sixteen_bits_of_grey_keep_their_greys():
     shown = Pictures.open(io.BytesIO(image_of(render(grey)).content))
     assert shown.getextrema() == (0, 255)
     assert 120 < np.asarray(shown).mean() < 136
+
+
+DEFINED = {
+    "masks": '<mask id="a{next}" mask="url(#a{n})"><rect width="9" height="9"/></mask>',
+    "patterns": '<pattern id="a{next}" width="5" height="5"><rect fill="url( \'#a{n}\' )"/></pattern>',
+    "uses": '<g id="a{next}"><g><use href="#a{n}"/></g></g>',
+    "a style sheet": '<style>.c{next}{{mask:url(#a{n})}}</style><mask id="a{next}" class="c{next}"><rect width="9" height="9"/></mask>',
+}
+
+
+@pytest.mark.parametrize("element", DEFINED.values(), ids=DEFINED)
+def test_a_drawing_whose_elements_refer_to_each_other_without_end_is_refused(element):
+    """Drawn, it would end the process: the libraries follow references recursively."""
+
+    def svg(count):
+        chain = "".join(element.format(n=n, next=n + 1) for n in range(count))
+        return f'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><defs><g id="a0"/>{chain}</defs><use href="#a{count}"/></svg>'
+
+    assert size_of(svg_png(svg(8))) == (18, 18)
+    with pytest.raises(MessageError, match="refer"):
+        svg_png(svg(20_000))
+
+
+def test_a_drawing_that_links_to_itself_is_drawn():
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" id="top" width="9" height="9"><a href="#top"><text>up</text></a></svg>'
+    assert size_of(svg_png(svg)) == (18, 18)
