@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import html
 import io
 import re
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote_to_bytes
@@ -160,16 +161,49 @@ def figure_of(artist: Any) -> Any:
 
 
 def figure_png(figure: Any) -> bytes:
-    """Return a matplotlib figure as a PNG for the width of a letter, at twice its resolution."""
+    """Return a matplotlib figure as a PNG for the width of a letter, at twice its resolution.
+
+    An unchanged figure gives the same bytes however often it is drawn.
+    """
     width, height = (max(float(inches), 1e-3) for inches in figure.get_size_inches())
     dpi = max(1.0, min(_DPI, _MOST_WIDE / width, _MOST_HIGH / height))
+    with _layout_kept(figure):
+        # "tight" asks for room around what sticks out, which an axis with wild limits may want without end.
+        png = _saved(figure, dpi=dpi, bbox_inches="tight")
+        return png if max(size_of(png)) <= 2 * _MOST_HIGH else _saved(figure, dpi=dpi)
+
+
+def _saved(figure: Any, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    # "tight" asks for room around what sticks out, which an axis with wild limits may want without end.
-    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
-    if max(size_of(buffer.getvalue())) > 2 * _MOST_HIGH:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=dpi)
+    figure.savefig(buffer, format="png", **options)
     return buffer.getvalue()
+
+
+_MARGINS = ("left", "right", "bottom", "top", "wspace", "hspace")
+
+
+@contextlib.contextmanager
+def _layout_kept(figure: Any) -> Iterator[None]:
+    """Put the axes back to where they stood: a layout engine begins where the last drawing left them.
+
+    So every drawing would differ a little, and a mail that is printed again would not be what was checked.
+    """
+    if figure.get_layout_engine() is None:
+        yield
+        return
+    margins = {name: getattr(figure.subplotpars, name) for name in _MARGINS}
+    places = [
+        (axes, which, axes.get_position(original=which == "original").frozen(), axes.get_in_layout())
+        for axes in figure.axes
+        for which in ("original", "active")
+    ]
+    try:
+        yield
+    finally:
+        figure.subplotpars.update(**margins)
+        for axes, which, place, in_layout in places:
+            axes.set_position(place, which=which)
+            axes.set_in_layout(in_layout)  # setting a position takes them out of the layout
 
 
 def pil_bytes(image: Any) -> tuple[bytes, str]:

@@ -22,7 +22,7 @@ from matplotlib import pyplot as plt
 from PIL import Image as Pictures
 
 from smtp_notebook import Attachment, Message, MessageError, Template, TemplateError
-from smtp_notebook.pictures import WIDTH, formula_png, from_data_uri, size_of, svg_png
+from smtp_notebook.pictures import WIDTH, figure_png, formula_png, from_data_uri, size_of, svg_png
 from smtp_notebook.render import Fragment, is_plain, render
 
 FRAME = pd.DataFrame({"name": ["Ann", "Bo"], "seats": [3, 12]})
@@ -659,3 +659,27 @@ def test_a_drawing_whose_elements_refer_to_each_other_without_end_is_refused(ele
 def test_a_drawing_that_links_to_itself_is_drawn():
     svg = '<svg xmlns="http://www.w3.org/2000/svg" id="top" width="9" height="9"><a href="#top"><text>up</text></a></svg>'
     assert size_of(svg_png(svg)) == (18, 18)
+
+
+@pytest.mark.parametrize("layout", [None, "tight", "constrained", "compressed"])
+def test_a_figure_is_the_same_picture_however_often_it_is_drawn(layout):
+    def drawn():
+        made, grid = plt.subplots(2, 2, layout=layout, figsize=(6, 5))
+        for axes in grid.flat:
+            axes.plot([1, 1000, 3])
+            axes.set_ylabel("a long label")
+            axes.set_title("and a title")
+        made.colorbar(grid[0, 0].imshow(np.eye(3)), ax=grid[0, 0])
+        made.suptitle("All")
+        return made
+
+    figure = drawn()
+    first = figure_png(figure)
+    assert [figure_png(figure) for _ in range(3)] == [first] * 3
+    figure.axes[0].set_title("another")
+    assert figure_png(figure) != first
+    plain = io.BytesIO()
+    other = drawn()
+    other.savefig(plain, format="png", dpi=144, bbox_inches="tight")
+    assert size_of(first) == size_of(plain.getvalue()), "and it is laid out"
+    plt.close("all")
