@@ -48,6 +48,8 @@ _FORMULA_DPI = 220
 #: A photograph beyond this many bytes travels as JPEG.
 _LARGE_PNG = 400_000
 _JPEG_QUALITY = 85
+#: An image that says it has more pixels on one side than JPEG and GIF can have is not believed.
+_LIKELY = 65_535
 _SVG_FIX = "pip install 'smtp_notebook[svg]', or save it as a PNG."
 
 
@@ -93,7 +95,7 @@ class Picture:
 
 def _shown_size(width: int, height: int, wanted: int) -> tuple[int, int]:
     """Return the size in CSS pixels at which an image is shown; (0, 0) when its own is not known."""
-    if not width or not height:
+    if not width or not height or max(width, height) > _LIKELY:
         return 0, 0
     natural = wanted or (width // _RETINA if width > WIDTH else width)
     shown = max(1, min(natural, WIDTH))

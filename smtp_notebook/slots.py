@@ -287,6 +287,8 @@ def escape(text: str, spot: Spot) -> str:
 
 def _checked_url(text: str) -> str:
     url = text.strip()
+    if url.startswith("<") and url.endswith(">"):
+        url = url[1:-1].strip()  # as URLs stand in headers and texts (RFC 3986, appendix C)
     # Browsers skip white space and control characters inside a scheme: "java\tscript:".
     scheme = _SCHEME.match(re.sub(r"[\x00-\x20\x7f]", "", url))
     if scheme and scheme[1].lower() not in SCHEMES:

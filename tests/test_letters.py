@@ -76,6 +76,14 @@ def test_what_stands_around_a_text_is_apart_from_it(body, preheader, shown):
     assert message.preheader == "P"
 
 
+@pytest.mark.parametrize(
+    "url", ["<https://example.com/?a=1>", "https://example.com/?a=1", " <https://example.com/?a=1> "]
+)
+def test_a_cell_with_where_to_unsubscribe_may_have_its_brackets(url):
+    template = Template("Hi", to="a@example.com", unsubscribe="{{ Url }}")
+    assert '<a href="https://example.com/?a=1"' in template.fill({"Url": url}).html
+
+
 def test_a_comment_that_is_left_open_is_an_error_and_ends_in_no_preheader():
     with pytest.raises(TemplateError, match="end of comment"):
         Template("Hi {# there", to="a@example.com", preheader="a #} b")

@@ -683,3 +683,9 @@ def test_a_figure_is_the_same_picture_however_often_it_is_drawn(layout):
     other.savefig(plain, format="png", dpi=144, bbox_inches="tight")
     assert size_of(first) == size_of(plain.getvalue()), "and it is laid out"
     plt.close("all")
+
+
+def test_a_picture_that_lies_about_its_size_makes_no_letter_of_a_mile():
+    InteractiveShell.clear_instance()
+    header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (1).to_bytes(4) + (10**9).to_bytes(4)
+    assert "height=" not in render(like(_repr_png_=header)).html

@@ -510,6 +510,12 @@ def test_blocks_and_macros_print_what_they_are_given():
     assert "([[&lt;b&gt;]]&lt;b&gt;)&lt;b&gt;[&lt;b&gt;]" in made
 
 
+def test_brackets_around_a_url_hide_no_scheme():
+    template = Template('<a href="{{ a }}">x</a>', to="a@example.com", format="html")
+    with pytest.raises(TemplateError, match="scheme"):
+        template.fill({"a": "<javascript:alert(1)>"})
+
+
 @pytest.mark.parametrize(
     ("first", "second"), [("java", "script:alert(1)"), ("", "javascript:alert(1)"), (" ", "data:text/html,x")]
 )
