@@ -21,7 +21,7 @@ from smtp_notebook.message import Attachment, Message, each_once, part_of
 from smtp_notebook.mold import Filling, Form, Leaf, Mailbox, Mold, UnusualError, addressees, texts_of
 from smtp_notebook.outcome import MailError, MessageError
 from smtp_notebook.pictures import figure_of, loaded
-from smtp_notebook.render import Fragment, render
+from smtp_notebook.render import Fragment, render, shows_itself
 from smtp_notebook.template import Field, Filled, Row, Runner, Slot, Template
 
 __all__ = ["Press", "Printed", "printed_once", "refuse_leftover", "with_sender"]
@@ -182,6 +182,8 @@ class _Shown:
                 self._fragments[number] = render(value)
             return self._fragments[number]
         made = render(value)
+        if not shows_itself(value):
+            self._fragments.clear()  # its display is code of its own, which may have changed a shared object
         self._close(value)
         return made
 

@@ -188,7 +188,8 @@ class Field:
         names: The names that it uses.
         columns: What it uses of ``row``, or None when only running it can tell.
         assigns: Whether it sets names of its own, which must not reach other fields.
-        calls: Whether it calls anything, which may change what it prints next.
+        calls: Whether it calls anything, or asks an object for an attribute, which may be computed: either may
+            change what it prints next.
         prints: All that it does, when it only prints cells between literal texts; else None.
     """
 
@@ -460,7 +461,7 @@ def _compile(sources: Sequence[str], field: Field) -> Any:
         field.names = frozenset(meta.find_undeclared_variables(tree))
         field.columns = _columns(tree)
         field.assigns = tree.find(_ASSIGNING) is not None
-        field.calls = tree.find(_CALLING) is not None
+        field.calls = tree.find(_CALLING) is not None or any(map(_asks, tree.find_all(_ASKING)))
         field.prints = _prints(tree, field)
         for output in tree.find_all(nodes.Output):
             output.nodes = [n if isinstance(n, nodes.TemplateData) else _wrapped(n) for n in output.nodes]
@@ -544,6 +545,22 @@ def _prints(tree: nodes.Template, field: Field) -> _Prints | None:
 _FILENAME = "<template>"
 _CALLING: Any = (nodes.Call, nodes.CallBlock)
 _ASSIGNING: Any = (nodes.Assign, nodes.AssignBlock, nodes.Macro, nodes.CallBlock, nodes.Block, nodes.Scope)
+
+
+_ASKING: Any = (nodes.Getattr, nodes.Getitem, nodes.Filter)
+_ASKING_FILTERS = frozenset(
+    ["attr", "groupby", "map", "max", "min", "rejectattr", "selectattr", "sort", "sum", "unique"]
+)
+
+
+def _asks(node: nodes.Node) -> bool:
+    """Tell whether an expression asks an object, other than the row and a loop, for an attribute."""
+    match node:
+        case nodes.Filter(name=name):
+            return name in _ASKING_FILTERS
+        case nodes.Getattr(node=nodes.Name(name="row" | "loop")) | nodes.Getitem(node=nodes.Name(name="row")):
+            return False
+    return True
 
 
 def _columns(tree: nodes.Template) -> frozenset[str] | None:

@@ -75,6 +75,9 @@ def test_a_function_makes_each_row_a_chart_of_its_own_on_the_calling_thread(sand
     [
         ("{{ change(n) }}{{ figure }}", {"change": True}),
         ("{{ figure.axes[0].set_title(Name) }}{{ figure }}", {}),
+        ("{{ titled.name }}{{ figure }}", {}),
+        ("{{ [titled] | map(attribute='name') | first }}{{ figure }}", {}),
+        ("{{ titled }}{{ figure }}", {}),
     ],
 )
 def test_a_shared_figure_that_a_row_may_change_is_drawn_for_each(sandbox, text, more):
@@ -86,8 +89,21 @@ def test_a_shared_figure_that_a_row_may_change_is_drawn_for_each(sandbox, text, 
         figure.axes[0].set_title(f"P{n}")
         return ""
 
+    class Titled:
+        def __init__(self, name):
+            self._name = name
+
+        @property
+        def name(self):
+            figure.axes[0].set_title(self._name)
+            return ""
+
+        def _repr_html_(self):
+            return f"<b>{self.name}</b>"
+
     values = {"figure": figure} | ({"change": change} if more else {})
-    assert len(merge(ROWS, text, sandbox, values=values).sent) == 12
+    rows = [row | {"titled": Titled(row["Name"])} for row in ROWS]
+    assert len(merge(rows, text, sandbox, values=values).sent) == 12
     expected = {}
     for row in ROWS:
         figure.axes[0].set_title(row["Name"])
