@@ -51,8 +51,6 @@ class Theme:
         Raises:
             MessageError: The theme has a mistake, or leaves the content out.
         """
-        from jinja2 import TemplateError
-        from jinja2.exceptions import SecurityError
         from markupsafe import Markup
 
         try:
@@ -61,7 +59,7 @@ class Theme:
                 preheader=preheader,
                 unsubscribe=unsubscribe,
             )
-        except (TemplateError, SecurityError, TypeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - a theme computes what it likes
             line = getattr(error, "lineno", None)
             where = f", line {line}" if line else ""
             cause = f"The theme {self.name!r}{where}: {' '.join(str(error).split()).rstrip('.')}."

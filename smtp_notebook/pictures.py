@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import html
 import io
 import re
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote_to_bytes
 
 from smtp_notebook.attachments import Attachment
@@ -25,6 +26,7 @@ from smtp_notebook.outcome import MessageError
 __all__ = [
     "WIDTH",
     "Picture",
+    "figure_of",
     "figure_png",
     "formula_png",
     "from_data_uri",
@@ -46,6 +48,8 @@ _FORMULA_DPI = 220
 #: A photograph beyond this many bytes travels as JPEG.
 _LARGE_PNG = 400_000
 _JPEG_QUALITY = 85
+#: An image that says it has more pixels on one side than JPEG and GIF can have is not believed.
+_LIKELY = 65_535
 _SVG_FIX = "pip install 'smtp_notebook[svg]', or save it as a PNG."
 
 
@@ -91,7 +95,7 @@ class Picture:
 
 def _shown_size(width: int, height: int, wanted: int) -> tuple[int, int]:
     """Return the size in CSS pixels at which an image is shown; (0, 0) when its own is not known."""
-    if not width or not height:
+    if not width or not height or max(width, height) > _LIKELY:
         return 0, 0
     natural = wanted or (width // _RETINA if width > WIDTH else width)
     shown = max(1, min(natural, WIDTH))
@@ -104,7 +108,10 @@ def half_of(content: bytes) -> int:
 
 
 def size_of(content: bytes) -> tuple[int, int]:
-    """Return width and height of a PNG, JPEG or GIF in pixels, from its head; (0, 0) for anything else."""
+    """Return width and height of a PNG, JPEG or GIF in pixels, from its head; (0, 0) for anything else.
+
+    A photograph that says it lies on its side has the size at which it is shown.
+    """
     if content[:8] == b"\x89PNG\r\n\x1a\n" and len(content) >= 24:  # noqa: PLR2004 - its first chunk
         return struct.unpack(">II", content[16:24])
     if content[:6] in {b"GIF87a", b"GIF89a"} and len(content) >= 10:  # noqa: PLR2004 - its head
@@ -115,6 +122,7 @@ def size_of(content: bytes) -> tuple[int, int]:
 def _jpeg_size(content: bytes) -> tuple[int, int]:
     """Follow a JPEG's segments to the one that begins a frame (ITU T.81, B.2.2)."""
     place = 2
+    aside = False
     while place + 9 <= len(content) and content[place] == 0xFF:  # noqa: PLR2004 - a marker
         marker = content[place + 1]
         if marker == 0xFF:  # noqa: PLR2004 - fill bytes
@@ -122,29 +130,87 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
             continue
         if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:  # noqa: PLR2004 - SOF0 to SOF15
             height, width = struct.unpack(">HH", content[place + 5 : place + 9])
-            return width, height
-        place += 2 + int(struct.unpack(">H", content[place + 2 : place + 4])[0])
+            return (height, width) if aside else (width, height)
+        length = int.from_bytes(content[place + 2 : place + 4])
+        if marker == 0xE1:  # noqa: PLR2004 - APP1
+            aside = aside or _is_aside(content[place + 4 : place + 2 + length])
+        place += 2 + length
     return 0, 0
+
+
+def _is_aside(segment: bytes) -> bool:
+    """Tell whether an Exif segment says that rows are columns: orientation, tag 0x0112, of 5 to 8 (CIPA DC-008, 4.6)."""
+    if segment[:6] != b"Exif\0\0":
+        return False
+    tiff = segment[6:]
+    order: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
+    start = int.from_bytes(tiff[4:8], order)
+    count = int.from_bytes(tiff[start : start + 2], order)
+    for place in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 9), 12):
+        if int.from_bytes(tiff[place : place + 2], order) == 0x0112:  # noqa: PLR2004 - the tag
+            return 5 <= int.from_bytes(tiff[place + 8 : place + 10], order) <= 8  # noqa: PLR2004 - its values
+    return False
 
 
 # ------------------------------------------------------------------------------------------ drawing
 
 
+def figure_of(artist: Any) -> Any:
+    """Return the whole figure that a matplotlib artist is part of, itself perhaps; None for one that was removed."""
+    figure = artist.get_figure()
+    # A part of a figure cannot draw itself.
+    return figure if figure is None or hasattr(figure, "savefig") else figure.figure
+
+
 def figure_png(figure: Any) -> bytes:
-    """Return a matplotlib figure as a PNG for the width of a letter, at twice its resolution."""
+    """Return a matplotlib figure as a PNG for the width of a letter, at twice its resolution.
+
+    An unchanged figure gives the same bytes however often it is drawn.
+    """
     width, height = (max(float(inches), 1e-3) for inches in figure.get_size_inches())
     dpi = max(1.0, min(_DPI, _MOST_WIDE / width, _MOST_HIGH / height))
+    with _layout_kept(figure):
+        # "tight" asks for room around what sticks out, which an axis with wild limits may want without end.
+        png = _saved(figure, dpi=dpi, bbox_inches="tight")
+        return png if max(size_of(png)) <= 2 * _MOST_HIGH else _saved(figure, dpi=dpi)
+
+
+def _saved(figure: Any, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    # "tight" asks for room around what sticks out, which an axis with wild limits may want without end.
-    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
-    if max(size_of(buffer.getvalue())) > 2 * _MOST_HIGH:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=dpi)
+    figure.savefig(buffer, format="png", **options)
     return buffer.getvalue()
+
+
+_MARGINS = ("left", "right", "bottom", "top", "wspace", "hspace")
+
+
+@contextlib.contextmanager
+def _layout_kept(figure: Any) -> Iterator[None]:
+    """Put the axes back to where they stood: a layout engine begins where the last drawing left them.
+
+    So every drawing would differ a little, and a mail that is printed again would not be what was checked.
+    """
+    if figure.get_layout_engine() is None:
+        yield
+        return
+    margins = {name: getattr(figure.subplotpars, name) for name in _MARGINS}
+    places = [
+        (axes, which, axes.get_position(original=which == "original").frozen(), axes.get_in_layout())
+        for axes in figure.axes
+        for which in ("original", "active")
+    ]
+    try:
+        yield
+    finally:
+        figure.subplotpars.update(**margins)
+        for axes, which, place, in_layout in places:
+            axes.set_position(place, which=which)
+            axes.set_in_layout(in_layout)  # setting a position takes them out of the layout
 
 
 def pil_bytes(image: Any) -> tuple[bytes, str]:
     """Return a PIL image as PNG or JPEG bytes with their media type, no larger than readers see."""
+    image = _upright(image)
     if image.width > _MOST_WIDE or image.height > _MOST_HIGH:
         image = image.copy()
         if image.mode not in {"RGB", "RGBA", "L", "LA"}:
@@ -160,6 +226,15 @@ def pil_bytes(image: Any) -> tuple[bytes, str]:
         if other.tell() < buffer.tell():
             return other.getvalue(), "image/jpeg"
     return buffer.getvalue(), "image/png"
+
+
+def _upright(image: Any) -> Any:
+    """Return a photograph as its camera was held, and 16 bits of grey as the 8 that mail programs show."""
+    from PIL import ImageOps
+
+    if image.mode.startswith("I;16"):
+        image = image.point(lambda grey: grey * (1 / 256)).convert("L")
+    return ImageOps.exif_transpose(image)
 
 
 def formula_png(source: str) -> bytes | None:
@@ -243,6 +318,9 @@ def _plain_svg(source: str | bytes) -> tuple[str, float, float]:
         live = tag in {f"{_SVG}script", f"{_SVG}foreignObject"} or not tag
         if (live or (outside and tag != f"{_SVG}a")) and node.getparent() is not None:
             node.getparent().remove(node)
+        elif tag == f"{_SVG}feTurbulence" and len(node.get("numOctaves", "")) > 1:
+            node.set("numOctaves", "9")  # the next one changes no pixel, and each takes as long as the first
+    _refuse_chains(root)
     width, height = _svg_size(root)
     # The libraries go by the size that the image itself says.
     scale = _scale(width, height)
@@ -250,6 +328,47 @@ def _plain_svg(source: str | bytes) -> tuple[str, float, float]:
     root.set("width", f"{width * scale:g}")
     root.set("height", f"{height * scale:g}")
     return etree.tostring(root, encoding="unicode"), width, height
+
+
+_REFERENCE = re.compile(r"url\(\s*[\"']?\s*#([^)\"'\s]+)")
+
+
+def _refuse_chains(root: Any) -> None:
+    """Refuse elements that refer to each other in a long chain or a circle.
+
+    The libraries follow them recursively, and where the stack ends so does the process.
+    """
+    from lxml import etree
+
+    targets: dict[str, set[str]] = {}
+    around: list[str] = []
+    styled: set[str] = set()
+    for event, node in etree.iterwalk(root, events=("start", "end")):
+        if event == "end":
+            around.pop()
+            continue
+        around.append(node.get("id") or "")
+        link = "" if node.tag == f"{_SVG}a" else (node.get("href") or node.get(_HREF) or "").strip()
+        found = {link[1:]} if link.startswith("#") else set()
+        found.update(*(_REFERENCE.findall(value) for value in node.attrib.values()))
+        if node.tag == f"{_SVG}style":
+            styled.update(_REFERENCE.findall("".join(node.itertext())))
+        for name in filter(None, around if found else ()):
+            targets.setdefault(name, set()).update(found)
+    if len(styled) > _MOST_STYLED:
+        raise ValueError("its style sheet refers to too many elements")
+    reached = set(targets)
+    for _ in range(_LONGEST_CHAIN):
+        reached = {target for name in reached for target in targets.get(name, ())}
+        if not reached:
+            return
+    raise ValueError("its elements refer to each other without end")
+
+
+#: No drawing has elements that use elements that use elements so often.
+_LONGEST_CHAIN = 50
+#: Which elements a style sheet connects is not followed, so that there may be few.
+_MOST_STYLED = 10
 
 
 def _svg_size(root: Any) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
@@ -21,8 +21,8 @@ from smtp_notebook.connection import Connection
 from smtp_notebook.message import Attachment, Message, each_once, part_of
 from smtp_notebook.mold import Filling, Form, Leaf, Mailbox, Mold, UnusualError, addressees, texts_of
 from smtp_notebook.outcome import MailError, MessageError
-from smtp_notebook.pictures import loaded
-from smtp_notebook.render import Fragment, render
+from smtp_notebook.pictures import figure_of, loaded
+from smtp_notebook.render import Fragment, render, shows_itself
 from smtp_notebook.template import (
     Field,
     Filled,
@@ -227,17 +227,36 @@ class _Shown:
                 self._fragments[number] = render(value)
             return self._fragments[number]
         made = render(value)
+        if not shows_itself(value):
+            self._fragments.clear()  # its display is code of its own, which may have changed a shared object
         self._close(value)
         return made
 
     def _close(self, value: object) -> None:
         """Close a figure that a row's function opened: ten thousand of them would fill the memory, and the notebook."""
         pyplot = sys.modules.get("matplotlib.pyplot")
-        figure = getattr(value, "figure", None) or value
-        if pyplot is None or not isinstance(figure, loaded("matplotlib.figure", "Figure")):
+        if pyplot is None:
             return
-        if getattr(figure, "number", None) not in self._open:
-            pyplot.close(figure)  # does nothing to one that is not pyplot's
+        for figure in _figures(value):
+            if getattr(figure, "number", None) not in self._open:
+                pyplot.close(figure)  # does nothing to one that is not pyplot's
+
+
+def _figures(value: Any) -> Iterator[Any]:
+    """Yield the figures that an object was drawn as: its own, or those of what is in it."""
+    artist: Any = loaded("matplotlib.artist", "Artist")
+    grid: Any = loaded("seaborn.axisgrid", "Grid")
+    array: Any = loaded("numpy", "ndarray")
+    if isinstance(value, artist):
+        yield figure_of(value)
+    elif isinstance(value, grid):
+        yield value.figure
+    elif isinstance(value, list | tuple | set | frozenset):
+        for each in value:
+            yield from _figures(each)
+    elif isinstance(value, array) and value.dtype == object:
+        for each in value.flat:
+            yield from _figures(each)
 
 
 def _open_figures() -> frozenset[object]:

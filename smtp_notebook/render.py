@@ -17,6 +17,7 @@ import functools
 import html
 import io
 import json
+import pprint
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,9 +28,10 @@ from smtp_notebook import tables
 from smtp_notebook.bodies import html_to_text
 from smtp_notebook.letters import fragment
 from smtp_notebook.message import Attachment
-from smtp_notebook.outcome import MessageError
+from smtp_notebook.outcome import MailError, MessageError
 from smtp_notebook.pictures import (
     Picture,
+    figure_of,
     figure_png,
     formula_png,
     from_data_uri,
@@ -103,8 +105,22 @@ def render(value: object) -> Fragment:
 
     Raises:
         MessageError: The object only shows itself with JavaScript (a widget, an interactive chart) and nothing
-            here can draw it; says what to install or do.
+            here can draw it; says what to install or do. Or drawing it fails.
     """
+    try:
+        return _rendered(value)
+    except MailError:
+        raise
+    except RecursionError:
+        cause = f"The {type(value).__name__} contains itself, or is nested too deep to be shown."
+        raise MessageError(cause, "Print what it holds.") from None
+    except Exception as error:
+        why = _one_line(error).rstrip(".")
+        cause = f"The {type(value).__name__} cannot be shown: {type(error).__name__}{why and ': ' + why}."
+        raise MessageError(cause, "Show it in the notebook first; then print it here.") from error
+
+
+def _rendered(value: object) -> Fragment:
     if isinstance(value, Fragment):
         return value
     if (made := _by_entry_point(value)) is not None:
@@ -113,12 +129,13 @@ def render(value: object) -> Fragment:
         return _table(value)
     if tables.is_frame(value):
         return _table(tables.table(value))
+    # Before lists: what `bar()` returns is a tuple.
+    if (special := _special(value)) is not None:
+        return special(value)
     if isinstance(value, dict):
         return _json(value)
     if isinstance(value, list | tuple | set | frozenset):
-        return _several(list(value))
-    if (special := _special(value)) is not None:
-        return special(value)
+        return _several(value if isinstance(value, list | tuple) else _ordered(value))
     return render_bundle(*_mimebundle(value), name=type(value).__name__, otherwise=value)
 
 
@@ -127,13 +144,25 @@ def _table(shown: tables.Table) -> Fragment:
 
 
 def _json(value: object) -> Fragment:
-    return _preformatted(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, default=_printed)
+    except (TypeError, ValueError):  # keys that are no text, or a value inside itself
+        text = pprint.pformat(value)
+    return _preformatted(text)
+
+
+def _ordered(values: Iterable[Any]) -> list[Any]:
+    """Return a set's items in an order that is the same in every process."""
+    try:
+        return sorted(values)
+    except TypeError:
+        return sorted(values, key=_printed)
 
 
 def _several(values: Sequence[object]) -> Fragment:
     if all(is_plain(v) for v in values):
-        return _words(", ".join(str(v) for v in values))
-    parts = [_paragraph(str(v)) if is_plain(v) else render(v) for v in values]
+        return _words(", ".join(map(_printed, values)))
+    parts = [_paragraph(_printed(v)) if is_plain(v) else _rendered(v) for v in values]
     return Fragment(
         "\n".join(p.html for p in parts),
         "\n\n".join(p.text for p in parts),
@@ -230,8 +259,17 @@ def _figure_title(figure: Any) -> str:
     return next((str(t) for t in own if t), "Figure")
 
 
-def _axes(axes: Any) -> Fragment:
-    return _figure(axes.get_figure())
+def _drawing(artist: Any) -> Fragment:
+    """Return the whole figure that an artist, such as axes, is part of."""
+    figure = figure_of(artist)
+    if figure is None:
+        cause = f"The {type(artist).__name__} is in no figure any more."
+        raise MessageError(cause, "Print it before it is removed, or print the figure.")
+    return _figure(figure)
+
+
+def _container(drawn: Any) -> Fragment:
+    return _drawing(drawn[0]) if drawn else _words("")
 
 
 def _array(array: Any) -> Fragment:
@@ -240,8 +278,7 @@ def _array(array: Any) -> Fragment:
     found = [a for a in array.flat if isinstance(a, axes)] if axes and array.dtype == object else []
     if not found:
         return _preformatted(str(array))
-    figures = dict.fromkeys(a.get_figure() for a in found)
-    return _several(list(figures))
+    return _several(list(dict.fromkeys(map(figure_of, found))))
 
 
 def _grid(grid: Any) -> Fragment:
@@ -348,9 +385,9 @@ def _widget(widget: Any) -> Fragment:
 
 
 _SPECIAL: tuple[tuple[str, tuple[str, ...], Callable[[Any], Fragment]], ...] = (
-    ("matplotlib.figure", ("FigureBase",), _figure),
-    ("matplotlib.axes", ("Axes",), _axes),
-    ("matplotlib.container", ("Container",), lambda c: _figure(c[0].get_figure())),
+    ("matplotlib.figure", ("FigureBase",), _drawing),
+    ("matplotlib.axes", ("Axes",), _drawing),
+    ("matplotlib.container", ("Container",), _container),
     ("seaborn.axisgrid", ("Grid",), _grid),
     ("numpy", ("ndarray",), _array),
     ("PIL.Image", ("Image",), _pil),
@@ -380,21 +417,31 @@ def _mimebundle(value: object) -> tuple[dict[str, Any], dict[str, Any]]:
     for kind, mime in _OWN_REPRS.items():
         result = _asked(value, f"_repr_{kind}_")
         if result is not None:
-            data[mime], about[mime] = result if isinstance(result, tuple) else (result, {})
+            data[mime], about[mime] = result if _is_pair(result) else (result, {})
     bundle = _asked(value, "_repr_mimebundle_", include=None, exclude=None)
-    if bundle is not None:
-        more = bundle if isinstance(bundle, tuple) else (bundle, {})
-        data, about = data | dict(more[0]), about | dict(more[1] or {})
+    more, said = bundle if _is_pair(bundle) else (bundle, None)
+    if isinstance(more, Mapping):
+        data |= more
+    if isinstance(said, Mapping):
+        about |= said
     return data, about
+
+
+def _is_pair(result: object) -> bool:
+    """Tell whether a display gave what is said of its data besides."""
+    return isinstance(result, tuple) and len(result) == 2  # noqa: PLR2004 - data and metadata
 
 
 def _asked(value: object, name: str, **options: Any) -> Any:
     """Return what one of an object's displays gives; one that fails gives nothing, as in a notebook."""
-    method = getattr(value, name, None)
-    if not callable(method) or isinstance(value, type):
+    if isinstance(value, type):
         return None
     try:
-        return method(**options)
+        # IPython's own test for objects that have every attribute they are asked for.
+        if hasattr(value, "_ipython_canary_method_should_not_exist_"):
+            return None
+        method = getattr(value, name, None)
+        return method(**options) if callable(method) else None
     except Exception:  # noqa: BLE001 - what is left is shown
         return None
 
@@ -446,11 +493,13 @@ def render_bundle(
             return _image(_raw(data[mime]), mime, _alt(name, about, mime), _width(about, mime))
     if (chart := next((m for m in data if "vegalite" in m or "vega.v" in m), None)) is not None:
         return _vega(data[chart], "vega-lite" if "vegalite" in chart else "vega", name)
-    if data.get("image/svg+xml"):
-        return _drawn(svg_png(data["image/svg+xml"]), _alt(name, about, "image/svg+xml"))
+    if svg := data.get("image/svg+xml"):
+        return _drawn(
+            svg_png(svg if isinstance(svg, bytes) else _text(svg)), _alt(name, about, "image/svg+xml")
+        )
     scripted = any("widget" in m or "plotly" in m or "bokeh" in m or "javascript" in m for m in data)
     if data.get("text/html"):
-        made = _html(str(data["text/html"]), name)
+        made = _html(_text(data["text/html"]), name)
         if has_content(made.html) and not scripted:
             return made
     if scripted:
@@ -461,13 +510,13 @@ def render_bundle(
 
 def _texts(data: Mapping[str, Any], otherwise: object) -> Fragment:
     if data.get("text/markdown"):
-        source = str(data["text/markdown"])
+        source = _text(data["text/markdown"])
         return Fragment(fragment(source), source)
     if data.get("text/latex"):
-        return _formula(str(data["text/latex"]))
+        return _formula(_text(data["text/latex"]))
     if "application/json" in data:
         return _json(data["application/json"])
-    text = str(data.get("text/plain") or _printed(otherwise))
+    text = _text(data["text/plain"]) if data.get("text/plain") else _printed(otherwise)
     return _preformatted(text) if "\n" in text else _words(text)
 
 
@@ -528,9 +577,18 @@ def _framed(clean: str) -> str:
     return f'<div style="{style}margin:0 0 16px">{clean}</div>' if style else clean
 
 
-def _raw(image: str | bytes) -> bytes:
+def _text(shown: Any) -> str:
+    """Return what a display gave as text; notebooks save it as a list of lines."""
+    if isinstance(shown, list | tuple):
+        return "".join(map(_text, shown))
+    return shown.decode(errors="replace") if isinstance(shown, bytes | bytearray) else _printed(shown)
+
+
+def _raw(image: Any) -> bytes:
     # IPython gives a figure as base64 text and a PIL image as bytes.
-    return image if isinstance(image, bytes) else base64.b64decode(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    return base64.b64decode(_text(image))
 
 
 def merged_images(fragments: Iterable[Fragment]) -> tuple[Attachment, ...]:

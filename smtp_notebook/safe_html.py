@@ -197,7 +197,7 @@ _ESCAPING = re.compile(
 _NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _DECLARATION = re.compile(r"<\?xml\s[^>]*>", re.IGNORECASE)
 _TAG = re.compile(r"<[a-zA-Z]")
-#: Parsers walk HTML recursively; nobody's object is nested deeper than this.
+#: Parsers and printers walk HTML recursively; nobody's object is nested deeper than this.
 _DEEPEST = 200
 #: An object that shows more HTML than this is a page of its own.
 MAX_HTML = 8 * 2**20
@@ -219,8 +219,9 @@ def clean_html(source: str, image: Callable[[str], str | None] | None = None) ->
             f"its HTML has {len(source) / 2**20:,.0f} MB, and a mail can show {MAX_HTML // 2**20}"
         )
     text = _DECLARATION.sub("", _NO_TEXT.sub("\ufffd", source), count=1)
-    _refuse_depth(text)
-    return _cleaned(_without_blocks(inline_css(text)), image)
+    if "<style" in text.lower():
+        text = inline_css(_tidied(text))
+    return _cleaned(_without_blocks(text), image)
 
 
 _BLOCKS = re.compile(
@@ -233,62 +234,47 @@ def _without_blocks(text: str) -> str:
     return _BLOCKS.sub("", text)
 
 
-def _refuse_depth(text: str) -> None:
-    """Refuse HTML so deep that a parser which walks it recursively could run out of stack."""
-    depth = deepest = 0
-    for found in re.finditer(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)", text):
-        if found[2].lower() in _VOID:
-            continue
-        depth = max(0, depth - 1) if found[1] else depth + 1
-        deepest = max(deepest, depth)
-    if deepest > _DEEPEST and _really_deep(text):
-        raise ValueError("its HTML is nested deeper than mail programs show")
+def _tidied(text: str) -> str:
+    """Return HTML for the one parser that has no bound of its own: every element closed, none but known ones.
+
+    What it nests is then what was counted here; left to itself, it runs out of stack where tags are badly closed.
+    """
+    from lxml import etree
+    from lxml import html as lxml_html
+
+    try:
+        root = lxml_html.document_fromstring(text)
+    except etree.ParserError:
+        return ""  # there is nothing in it
+    _refuse_depth(root)
+    for node in list(root.iter()):
+        tag = node.tag.lower() if isinstance(node.tag, str) else ""
+        if not tag or tag in _DROPPED - {"style"}:
+            _drop(node)
+        elif tag not in _KEPT and tag not in {"html", "head", "body", "style"}:
+            node.drop_tag()
+    written: str = etree.tostring(root, encoding="unicode", method="html")
+    return written
 
 
-_VOID = frozenset(
-    [
-        "area",
-        "base",
-        "br",
-        "col",
-        "embed",
-        "hr",
-        "img",
-        "input",
-        "link",
-        "meta",
-        "param",
-        "source",
-        "track",
-        "wbr",
-    ]
-)
-
-
-def _really_deep(text: str) -> bool:
-    """Tell whether elements are nested, and not just left open as <p> and <li> may be."""
+def _refuse_depth(root: Any) -> None:
+    """Refuse what is nested deeper than mail programs show; a parser gives up soon after, and loses the rest."""
     from lxml import etree
 
-    deepest = depth = 0
-    parser = etree.HTMLPullParser(events=("start", "end"), huge_tree=False)
-    try:
-        parser.feed(text)
-        parser.close()
-    except etree.XMLSyntaxError:
-        return True
-    for event, _ in parser.read_events():
+    depth = 0
+    for event, _ in etree.iterwalk(root, events=("start", "end")):
         depth += 1 if event == "start" else -1
-        deepest = max(deepest, depth)
-    return deepest > _DEEPEST
+        if depth > _DEEPEST:
+            raise ValueError("its HTML is nested deeper than mail programs show")
 
 
 def _cleaned(text: str, image: Callable[[str], str | None] | None) -> str:
     from lxml import etree
-    from lxml import html as lxml_html
 
     if not _TAG.search(text):
         return html.escape(html.unescape(text), quote=False).strip()
-    root = lxml_html.fragment_fromstring(text, create_parent="div")
+    root = _parsed(text)
+    _refuse_depth(root)
     for node in list(root.iter()):
         tag = node.tag.lower() if isinstance(node.tag, str) else ""
         if node is root:
@@ -305,6 +291,26 @@ def _cleaned(text: str, image: Callable[[str], str | None] | None) -> str:
     inner = [html.escape(root.text or "", quote=False)]
     inner += [etree.tostring(child, encoding="unicode", method="html") for child in root]
     return "".join(inner).strip()
+
+
+def _parsed(text: str) -> Any:
+    """Return what a document, or a piece of one, shows as a ``<div>``; one of frames alone shows nothing."""
+    from lxml import etree
+    from lxml import html as lxml_html
+
+    root = lxml_html.Element("div")
+    whole = text if _WHOLE.match(text) else f"<html><body>{text}</body></html>"
+    try:
+        bodies = lxml_html.document_fromstring(whole).findall("body")
+    except etree.ParserError:  # an empty one
+        return root
+    for body in bodies:
+        root.text = (root.text or "") + (body.text or "")
+        root.extend(list(body))
+    return root
+
+
+_WHOLE = re.compile(r"\s*<(?:html|!doctype)", re.IGNORECASE)
 
 
 def _drop(node: Any) -> None:

@@ -42,6 +42,7 @@ class Spot(enum.Enum):
     TEXT = enum.auto()
     ATTRIBUTE = enum.auto()
     URL_START = enum.auto()
+    URL_REST = enum.auto()
     URL_PATH = enum.auto()
     URL_QUERY = enum.auto()
     STYLE = enum.auto()
@@ -217,8 +218,7 @@ class _Scanner(HTMLParser):
             if isinstance(part, str):
                 before += part
                 continue
-            spot = Spot.URL_QUERY if re.search(r"[?#]", before) else Spot.URL_PATH
-            self.places.append(Place(part, spot if before.strip() else Spot.URL_START))
+            self.places.append(Place(part, _url_spot(before)))
             before += "x"
 
     def handle_data(self, data: str) -> None:
@@ -244,6 +244,16 @@ class _Scanner(HTMLParser):
         self._add(data, Spot.NOWHERE)
 
 
+def _url_spot(before: str) -> Spot:
+    """Return the kind of place behind *before* in a URL, where each value is an x."""
+    if not before.strip():
+        return Spot.URL_START
+    if re.search(r"[?#]", before):
+        return Spot.URL_QUERY
+    # What stands there may be the end of a scheme: "java", then "script:".
+    return Spot.URL_PATH if re.search(r"[:/]", before) else Spot.URL_REST
+
+
 def escape(text: str, spot: Spot) -> str:
     """Return a value's *text* as it must stand at *spot*.
 
@@ -262,6 +272,8 @@ def escape(text: str, spot: Spot) -> str:
         case Spot.PLAIN_URL_PATH | Spot.URL_PATH:
             # A value that is a path may hold slashes; never the start of a query or another host.
             return quote(text, safe="/%~!$&'()*+,;=:@" if spot is Spot.PLAIN_URL_PATH else "/%~!$*+,;=:@")
+        case Spot.URL_REST:
+            return quote(text, safe="/%~!$*+,;=@")
         case Spot.URL_START:
             return html.escape(_checked_url(text))
         case Spot.STYLE:
@@ -275,6 +287,8 @@ def escape(text: str, spot: Spot) -> str:
 
 def _checked_url(text: str) -> str:
     url = text.strip()
+    if url.startswith("<") and url.endswith(">"):
+        url = url[1:-1].strip()  # as URLs stand in headers and texts (RFC 3986, appendix C)
     # Browsers skip white space and control characters inside a scheme: "java\tscript:".
     scheme = _SCHEME.match(re.sub(r"[\x00-\x20\x7f]", "", url))
     if scheme and scheme[1].lower() not in SCHEMES:

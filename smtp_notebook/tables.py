@@ -152,13 +152,19 @@ def _padded(text: str, width: int, *, right: bool) -> str:
 
 
 def is_frame(value: object) -> bool:
-    """Tell whether *value* is a frame, a column or an Arrow table of a library that is loaded."""
+    """Tell whether *value* is a frame, a column or an Arrow table of a library that is loaded, or narwhals' around one."""
     pandas, polars, arrow = (sys.modules.get(n) for n in ("pandas", "polars", "pyarrow"))
     return bool(
-        (pandas and isinstance(value, pandas.DataFrame | pandas.Series | pandas.Index))
+        _is_narwhals(value)
+        or (pandas and isinstance(value, pandas.DataFrame | pandas.Series | pandas.Index))
         or (polars and isinstance(value, polars.DataFrame | polars.Series))
         or (arrow and isinstance(value, arrow.Table | arrow.RecordBatch))
     )
+
+
+def _is_narwhals(value: object) -> bool:
+    narwhals: Any = sys.modules.get("narwhals")
+    return narwhals is not None and isinstance(value, narwhals.DataFrame | narwhals.Series)
 
 
 def table(
@@ -174,6 +180,8 @@ def table(
     """
     rows = MAX_ROWS if rows is None else max(0, rows)
     columns = MAX_COLUMNS if columns is None else max(1, columns)
+    if _is_narwhals(value):
+        value = value.to_native()
     head, shown, height, width = _read(value, rows, columns)
     formatted = [_column(list(column)) for column in zip(*shown, strict=True)] or [
         ([], _Kind.WORDS) for _ in head
@@ -206,6 +214,11 @@ def _read(value: Any, rows: int, columns: int) -> tuple[list[str], list[tuple[An
     arrow = sys.modules.get("pyarrow")
     if arrow is not None and isinstance(value, arrow.RecordBatch):
         value = arrow.Table.from_batches([value])
+    labels = None
+    if arrow is not None and isinstance(value, arrow.Table):
+        # Arrow alone allows two columns of one name.
+        labels = value.column_names
+        value = value.rename_columns([str(i) for i in range(len(labels))])
     native = nw.from_native(value, allow_series=True)
     frame = native.to_frame() if isinstance(native, nw.Series) else native
     names = list(frame.columns)
@@ -213,7 +226,7 @@ def _read(value: Any, rows: int, columns: int) -> tuple[list[str], list[tuple[An
     texts = [name for name, kind in shown.schema.items() if kind == nw.String]
     if texts:
         shown = shown.with_columns(nw.col(texts).str.slice(0, _MAX_CELL + 1))
-    return names[:columns], list(shown.iter_rows()), len(frame), len(names)
+    return (labels or names)[:columns], list(shown.iter_rows()), len(frame), len(names)
 
 
 def _read_pandas(
@@ -228,7 +241,7 @@ def _read_pandas(
     shown = frame.iloc[:rows, :columns]
     labels = [_label(c) for c in shown.columns]
     cells = [_cells_of(pandas, shown.iloc[:, i]) for i in range(len(labels))]
-    if not isinstance(frame.index, pandas.RangeIndex):
+    if not isinstance(frame.index, pandas.RangeIndex) or frame.index.name is not None:
         levels = range(shown.index.nlevels)
         labels = [*(_label(n) for n in shown.index.names), *labels]
         cells = [*(list(shown.index.get_level_values(i)) for i in levels), *cells]
@@ -244,7 +257,8 @@ def _cells_of(pandas: Any, column: Any) -> list[Any]:
 
 def _label(name: object) -> str:
     parts = name if isinstance(name, tuple) else (name,)
-    return " ".join(str(p) for p in parts if p not in ("", None))
+    # pd.NA is a label that cannot even be compared.
+    return " ".join(_printed(p) for p in parts if p is not None and not (isinstance(p, str) and not p))
 
 
 # -------------------------------------------------------------------------------------------- cells

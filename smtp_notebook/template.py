@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError, meta, nodes, pass_context
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError
+from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
@@ -183,27 +184,33 @@ class Filled(NamedTuple):
 class Field:
     """One field of a template, compiled.
 
+    Args:
+        beside: Texts that stand behind *source*, each by itself: nothing in one of them reaches another.
+
     Attributes:
         static: Whether it is the same in every row.
         names: The names that it uses.
         columns: What it uses of ``row``, or None when only running it can tell.
         assigns: Whether it sets names of its own, which must not reach other fields.
-        calls: Whether it calls anything, which may change what it prints next.
+        calls: Whether it calls anything, or asks an object for an attribute, which may be computed: either may
+            change what it prints next.
         prints: All that it does, when it only prints cells between literal texts; else None.
     """
 
-    def __init__(self, name: str, source: str, line: int, marker: Marker) -> None:
+    def __init__(
+        self, name: str, source: str, line: int, marker: Marker, beside: tuple[str, ...] = ()
+    ) -> None:
         self.name = name
-        self.source = source
+        self.source = _BESIDE.join((source, *beside))
         self.line = line
         self.marker = marker
-        self.static = "{" not in source
+        self.static = "{" not in self.source
         self.names: frozenset[str] = frozenset()
         self.columns: frozenset[str] | None = frozenset()
         self.assigns = False
         self.calls = False
         self.prints: _Prints | None = None
-        self._jinja = None if self.static else _compile(source, self)
+        self._jinja = None if self.static else _compile((source, *beside), self)
 
     def fill(self, names: Mapping[str, Any]) -> Filled:
         """Return the field as one row makes it; an error says what to do."""
@@ -307,7 +314,9 @@ def _slot(context: Context, value: Any, label: str, line: int) -> Any:
     marker = sink.marker
     if isinstance(value, str) and marker.hint in value and marker.touches(value):
         marker.split(value)  # raises when a filter changed it
-        return Markup(value)  # noqa: S704 - a {% set %} block or a macro: template text whose values are tokens already
+        if not isinstance(value, _Text):
+            raise SlotError(_JOINED)
+        return value
     slots = sink.slots
     index = len(slots)
     slots.append(_new_slot(Slot, (value, label, line + sink.offset)))
@@ -315,13 +324,67 @@ def _slot(context: Context, value: Any, label: str, line: int) -> Any:
 
 
 @pass_context
-def _called(context: Context, function: Any, *args: Any, **options: Any) -> Any:
+def _deferred(context: Context, function: Any, *args: Any, **options: Any) -> Any:
     """Stand in for the call of a function whose value is printed as it is: nothing else waits for it."""
     submit = context.parent[_SINK].submit
     later = submit(function, args, options) if submit is not None else None
     if later is not None:
         return later
     return _environment().call(context, function, *args, **options)
+
+
+class _Text(Markup):
+    """Template text whose values are tokens already: what a ``{% set %}`` block, a macro or a caller printed.
+
+    What comes of joining it with something else is not, for a value could be in there that no token stands for.
+    """
+
+    __slots__ = ()
+
+
+def _joining(name: str) -> Any:
+    def join(self: _Text, *args: Any, **options: Any) -> Any:
+        return getattr(Markup(self), name)(*args, **options)  # noqa: S704 - it is Markup
+
+    return join
+
+
+for _name in [
+    "__add__",
+    "__radd__",
+    "__mod__",
+    "__mul__",
+    "__rmul__",
+    "center",
+    "expandtabs",
+    "format",
+    "format_map",
+    "join",
+    "ljust",
+    "replace",
+    "rjust",
+    "translate",
+]:
+    setattr(_Text, _name, _joining(_name))
+
+_JOINED = (
+    "A value was joined to text that values had already been printed into. "
+    "Print one after the other instead: {{ greeting }}{{ name }}."
+)
+_IN_A_LIST = "Print its items one by one: {% for item in items %}{{ item }}{% endfor %}."
+
+
+class _Macro(Macro):
+    """A macro whose text is known as such."""
+
+    def _invoke(self, arguments: list[Any], autoescape: bool) -> str:  # noqa: FBT001 - Jinja's signature
+        made: str = self._func(*arguments)
+        return _Text(made) if autoescape else made
+
+
+def _safe(value: Any) -> Any:
+    """Mark a value as HTML, as Jinja2's filter does."""
+    return value if isinstance(value, _Text) else Markup(value)  # noqa: S704 - the author says so
 
 
 #: As `Slot` itself makes one, at half the cost.
@@ -379,6 +442,25 @@ class _Code(CodeGenerator):
     def _output_child_post(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:  # noqa: ARG002 - the same
         self.write(")")
 
+    def visit_CallBlock(self, node: nodes.CallBlock, frame: Frame) -> None:  # noqa: N802 - Jinja's name
+        """Write as Jinja2 does, which prints what it calls as it is; so that is looked at first."""
+        call_frame, macro = self.macro_body(node, frame)
+        self.writeline("caller = ")
+        self.macro_def(macro, call_frame)
+        self.start_write(frame, node)
+        self.write("called(")
+        self.visit_Call(node.call, frame, forward_caller=True)
+        self.write(")")
+        self.end_write(frame)
+
+
+def _called(value: Any) -> Any:
+    """Return what a ``{% call %}`` prints: a macro's text, never what a function made of a row."""
+    if isinstance(value, _Text):
+        return value
+    msg = "{% call %} works with macros alone; print what a function returns with {{ }}."
+    raise SlotError(msg)
+
 
 @functools.cache
 def _environment() -> ImmutableSandboxedEnvironment:
@@ -388,12 +470,13 @@ def _environment() -> ImmutableSandboxedEnvironment:
     environment.code_generator_class = _Code
     environment.filters |= {
         _SLOT: _slot,
-        _CALL: _called,
+        _CALL: _deferred,
         "addresses": filters.addresses,
         "date": filters.date,
         "number": filters.number,
         "money": filters.money,
         "table": filters.table,
+        "safe": _safe,
     }
     return environment
 
@@ -401,18 +484,15 @@ def _environment() -> ImmutableSandboxedEnvironment:
 _FORBIDDEN = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 
 
-def _compile(source: str, field: Field) -> Any:
+def _compile(sources: Sequence[str], field: Field) -> Any:
     environment = _environment()
     try:
-        tree = environment.parse(source)
-        for found in tree.find_all(_FORBIDDEN):
-            raise field.error(
-                "a template cannot include or import another file.", "Paste its text here.", found.lineno
-            )
+        tree = _beside(list(map(environment.parse, sources)))
+        _refuse_statements(tree, field)
         field.names = frozenset(meta.find_undeclared_variables(tree))
         field.columns = _columns(tree)
         field.assigns = tree.find(_ASSIGNING) is not None
-        field.calls = tree.find(_CALLING) is not None
+        field.calls = tree.find(_CALLING) is not None or any(map(_asks, tree.find_all(_ASKING)))
         field.prints = _prints(tree, field)
         for output in tree.find_all(nodes.Output):
             output.nodes = [n if isinstance(n, nodes.TemplateData) else _wrapped(n) for n in output.nodes]
@@ -422,7 +502,36 @@ def _compile(source: str, field: Field) -> Any:
         line = error.lineno + field.line - 1 if field.line else error.lineno
         cause = f"template syntax: {(error.message or 'error').rstrip('.')}."
         raise field.error(cause, "Check the {{ }} and {% %} there.", line) from None
-    return environment.template_class.from_code(environment, code, environment.make_globals(None))
+    made = environment.template_class.from_code(environment, code, environment.make_globals(None))
+    # What its blocks print is known by its type.
+    made.root_render_func.__globals__.update(Markup=_Text, Macro=_Macro, called=_called)
+    return made
+
+
+def _beside(trees: Sequence[nodes.Template]) -> nodes.Template:
+    """Return texts as one. They were parsed apart, so that no comment, ``-%}`` or name of one reaches the next."""
+    if len(trees) == 1:
+        return trees[0]
+    body: list[nodes.Node] = []
+    for number, tree in enumerate(trees):
+        body += [nodes.Output([nodes.TemplateData(_BESIDE)], lineno=1)] if number else []
+        body += [nodes.Scope(tree.body, lineno=1)] if tree.find(_ASSIGNING) else tree.body
+    made = nodes.Template(body, lineno=1)
+    made.set_environment(_environment())
+    return made
+
+
+def _refuse_statements(tree: nodes.Template, field: Field) -> None:
+    for found in tree.find_all(_FORBIDDEN):
+        raise field.error(
+            "a template cannot include or import another file.", "Paste its text here.", found.lineno
+        )
+    blocks: Any = (nodes.FilterBlock, nodes.AssignBlock)
+    for block in tree.find_all(blocks):
+        if block.filter is not None and block.filter.find(nodes.Name):
+            # It would enter the text as if the template's author had written it.
+            cause = "a filter around a block of text is given a value."
+            raise field.error(cause, "Print the value inside of the block, with {{ }}.", block.lineno)
 
 
 class _Cell(NamedTuple):
@@ -467,6 +576,22 @@ def _prints(tree: nodes.Template, field: Field) -> _Prints | None:
 _FILENAME = "<template>"
 _CALLING: Any = (nodes.Call, nodes.CallBlock)
 _ASSIGNING: Any = (nodes.Assign, nodes.AssignBlock, nodes.Macro, nodes.CallBlock, nodes.Block, nodes.Scope)
+
+
+_ASKING: Any = (nodes.Getattr, nodes.Getitem, nodes.Filter)
+_ASKING_FILTERS = frozenset(
+    ["attr", "groupby", "map", "max", "min", "rejectattr", "selectattr", "sort", "sum", "unique"]
+)
+
+
+def _asks(node: nodes.Node) -> bool:
+    """Tell whether an expression asks an object, other than the row and a loop, for an attribute."""
+    match node:
+        case nodes.Filter(name=name):
+            return name in _ASKING_FILTERS
+        case nodes.Getattr(node=nodes.Name(name="row" | "loop")) | nodes.Getitem(node=nodes.Name(name="row")):
+            return False
+    return True
 
 
 def _columns(tree: nodes.Template) -> frozenset[str] | None:
@@ -627,19 +752,20 @@ class Template:
             # No frame has a column of this name, and no template writes it by accident.
             self._values["__body__"], body = body, "{{ __body__ }}"
         self.format = self._checked_format(stated, body)
-        self._body = Field("body", self._with_surroundings(body), parsed.body_line, self._marker)
+        beside = self._surroundings(body)
+        self._body = Field("body", body, parsed.body_line, self._marker, beside)
 
-    def _with_surroundings(self, body: str) -> str:
-        """Return the body's source with what the letter shows around it, so that all its values are of one field."""
+    def _surroundings(self, body: str) -> tuple[str, ...]:
+        """Return what the letter shows around the body: its values are of the body's field, to be filled with it."""
         plain = self.format == "text" or (self.format == "html" and self._theme == LETTER)
         if _BESIDE in body:
             raise TemplateError("body: the text has a control character in it.", "Take the U+001E out.")
         if plain or not {"preheader", "unsubscribe"} & self._fields.keys():
-            return body
+            return ()
         preheader, links = self._fields.get("preheader", [""]), self._fields.get("unsubscribe", [""])
         texts = [item.source if isinstance(item, Field) else str(item) for item in links]
         first = preheader[0].source if isinstance(preheader[0], Field) else str(preheader[0])
-        return _BESIDE.join((body, first, first_uri([t.strip().strip("<>") for t in texts])))
+        return first, first_uri([t.strip().strip("<>") for t in texts])
 
     def _field(self, name: str, value: Any, line: int = 0) -> Field:
         if _CONTROL.search(str(value)):
@@ -773,6 +899,8 @@ class Template:
         letter = self.letter(filled.skeleton)
         content = _Contents(filled.slots, self.format, self._body, row.show)
         text, html = letter.fill(content)
+        if self._marker.touches(f"{text}{html or ''}"):
+            raise self._body.error("text that values had been printed into is part of a list.", _IN_A_LIST)
         body = text if letter.body is letter.text else letter.only_body(content)
         inline = (*fields.pop("inline", ()), *content.images())
         return Message(

@@ -49,6 +49,46 @@ def test_a_row_fills_what_stands_around_its_text():
     assert "Unsubscribe" not in again.html + again.text
 
 
+@pytest.mark.parametrize(
+    ("body", "preheader", "shown"),
+    [
+        ("Hi{% if Name %} you{% endif -%}", "P", "Hi you"),
+        ("Hi {{ Name -}}", "P", "Hi Ann"),
+        ("Hi\n", "{% if Name %}P{% endif %}", "Hi"),
+        ("Hi\n", "{{- 'P' }}", "Hi"),
+        ("Hi", "{{ 'P' -}}", "Hi"),
+        ("{% set Name = 'Bo' %}Hi {{ Name }}", "{{ 'P' if Name == 'Ann' }}", "Hi Bo"),
+        ("Hi {{ Name }}", "{% set Name = 'P' %}{{ Name }}", "Hi Ann"),
+    ],
+)
+def test_what_stands_around_a_text_is_apart_from_it(body, preheader, shown):
+    """No trimming and no name of one reaches the other, and the footer leads to where it should."""
+    template = Template(
+        body,
+        to="a@example.com",
+        preheader=preheader,
+        unsubscribe="https://example.com/u",
+        theme="[{{ preheader }}]{{ content }}<a href='{{ unsubscribe }}'>off</a>",
+    )
+    message = template.fill({"Name": "Ann"})
+    assert message.html == f"[P]<p>{shown}</p>\n<a href='https://example.com/u'>off</a>"
+    assert message.text == f"{shown}\n\n-- \nUnsubscribe: https://example.com/u\n"
+    assert message.preheader == "P"
+
+
+@pytest.mark.parametrize(
+    "url", ["<https://example.com/?a=1>", "https://example.com/?a=1", " <https://example.com/?a=1> "]
+)
+def test_a_cell_with_where_to_unsubscribe_may_have_its_brackets(url):
+    template = Template("Hi", to="a@example.com", unsubscribe="{{ Url }}")
+    assert '<a href="https://example.com/?a=1"' in template.fill({"Url": url}).html
+
+
+def test_a_comment_that_is_left_open_is_an_error_and_ends_in_no_preheader():
+    with pytest.raises(TemplateError, match="end of comment"):
+        Template("Hi {# there", to="a@example.com", preheader="a #} b")
+
+
 def test_a_preheader_is_hidden_and_no_part_of_the_text():
     message = Message(to="a@example.com", body="Hi", preheader="Look <here>")
     assert re.search(r'<div class="preheader" style="display: none[^"]*">Look &lt;here&gt;', message.html)
@@ -92,6 +132,7 @@ def test_no_theme_is_the_bare_text():
         "a name that is not there": ("{{ content }}{{ footer }}", "'footer' is undefined"),
         "a mistake": ("{{ content }}{% if %}", "line 1"),
         "without the text": ("<p>{{ preheader }}</p>", "does not show the text"),
+        "a sum": ("{{ content }}{{ 1 // 0 }}", "division"),
         "what no template may do": ("{{ content }}{{ ''.__class__.__mro__ }}", "unsafe"),
         "no text": (3, "is no theme"),
     }.values(),

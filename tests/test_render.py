@@ -24,7 +24,7 @@ from matplotlib import pyplot as plt
 from PIL import Image as Pictures
 
 from smtp_notebook import Attachment, Message, MessageError, Template, TemplateError
-from smtp_notebook.pictures import WIDTH, formula_png, from_data_uri, size_of
+from smtp_notebook.pictures import WIDTH, figure_png, formula_png, from_data_uri, size_of, svg_png
 from smtp_notebook.render import Fragment, is_plain, render
 
 FRAME = pd.DataFrame({"name": ["Ann", "Bo"], "seats": [3, 12]})
@@ -530,3 +530,181 @@ def test_any_object_stands_in_a_text_as_a_body_and_as_an_attachment(where, figur
         Template("x", subject="{{ figure }}").fill(values={"figure": figure})
     assert isinstance(message, Message)
     assert isinstance(render(figure), Fragment)
+
+
+# ---------------------------------------------------------------------- objects that are odd, or mean to be
+
+
+def like(**displays):
+    """Return an object that answers each display with what it is given."""
+    return type("Odd", (), {k: (lambda _, _v=v, **__: _v) for k, v in displays.items()})()
+
+
+class Everything:
+    """Has whatever attribute it is asked for."""
+
+    def __getattr__(self, name):
+        return lambda *_, **__: Everything()
+
+    def __str__(self):
+        return "everything"
+
+
+class Raising:
+    @property
+    def _repr_html_(self):
+        raise RuntimeError
+
+    def __str__(self):
+        return "raising"
+
+
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    "given", [None, (), ["a"], "text", 5, ({},), ({}, None), ({"text/html": "<b>x</b>"}, ["a"]), ({}, {}, {})]
+)
+def test_a_display_that_gives_what_none_should_is_no_crash(given):
+    InteractiveShell.clear_instance()
+    assert render(like(_repr_mimebundle_=given, __str__="shown")).text in {"shown", "x"}
+
+
+def test_objects_that_answer_everything_or_raise_are_printed():
+    InteractiveShell.clear_instance()
+    assert render(Everything()).text == "everything"
+    assert render(Raising()).text == "raising"
+    assert render(Unprintable()).text == "<Unprintable>"
+    assert render([Unprintable(), 1]).text == "<Unprintable>, 1"
+    assert "<Unprintable>" in render({"a": Unprintable()}).text
+
+
+def test_what_a_display_gives_may_be_bytes_or_lines():
+    InteractiveShell.clear_instance()
+    assert render(like(_repr_html_=b"<b>x</b>")).text == "x"
+    assert render(like(_repr_html_=["<b>x", "y</b>"])).text == "xy"
+    png = base64.b64decode("iVBORw0KGgo=")
+    assert image_of(render(like(_repr_png_=bytearray(png)))).content == png
+    with pytest.raises(MessageError, match="cannot be shown"):
+        render(like(_repr_png_="not base64!"))
+
+
+def test_what_contains_itself_is_said_or_shown_and_no_overflow():
+    inside = [1]
+    inside.append(inside)
+    with pytest.raises(MessageError, match="contains itself"):
+        render(inside)
+    endless = {"a": 1}
+    endless["b"] = endless
+    assert "Recursion" in render(endless).text
+    assert "(1, 2)" in render({(1, 2): 3}).text
+
+
+def test_what_cannot_be_drawn_is_the_rows_mistake_with_its_name_and_line():
+    broken, axes = plt.subplots()
+    axes.set_title("$\\frac{$")
+    with pytest.raises(TemplateError, match=r"line 2: 'chart': The Figure cannot be shown: ValueError"):
+        Template("Hi\n{{ chart }}", to="a@example.com").fill({"chart": broken})
+    plt.close(broken)
+
+
+def test_a_part_of_a_figure_is_its_figure_and_bars_too():
+    whole = plt.figure(figsize=(3, 2))
+    left, _ = whole.subfigures(1, 2)
+    axes = left.subplots()
+    expected = image_of(render(whole)).content
+    assert image_of(render(left)).content == expected
+    assert image_of(render(axes)).content == expected
+    bars = axes.bar([0], [1])
+    assert image_of(render(bars)).content == image_of(render(whole)).content
+    assert axes.bar([], []) is not None
+    axes.remove()
+    with pytest.raises(MessageError, match="no figure"):
+        render(axes)
+    plt.close(whole)
+
+
+def test_a_set_is_printed_in_one_order():
+    assert render({3, 1, 2}).text == "1, 2, 3"
+    assert render(frozenset(["b", "a", 1])).text == "1, a, b"
+
+
+def test_a_photograph_stands_as_its_camera_was_held():
+    photo = Pictures.new("RGB", (40, 20))
+    exif = photo.getexif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", exif=exif)
+    assert size_of(buffer.getvalue()) == (20, 40), "which is what browsers show"
+    assert size_of(image_of(render(Pictures.open(buffer))).content) == (20, 40)
+    for cut in range(len(buffer.getvalue())):
+        size_of(buffer.getvalue()[:cut])
+    little = (
+        b"\xff\xd8\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x08\0\0\0" + b"\0" * 4
+    )
+    assert size_of(little + b"\xff\xc0\x00\x11\x08\x00\x14\x00\x28") == (20, 40)
+
+
+def test_sixteen_bits_of_grey_keep_their_greys():
+    grey = Pictures.fromarray(np.linspace(0, 65535, 256).astype("uint16").reshape(16, 16))
+    shown = Pictures.open(io.BytesIO(image_of(render(grey)).content))
+    assert shown.getextrema() == (0, 255)
+    assert 120 < np.asarray(shown).mean() < 136
+
+
+DEFINED = {
+    "masks": '<mask id="a{next}" mask="url(#a{n})"><rect width="9" height="9"/></mask>',
+    "patterns": '<pattern id="a{next}" width="5" height="5"><rect fill="url( \'#a{n}\' )"/></pattern>',
+    "uses": '<g id="a{next}"><g><use href="#a{n}"/></g></g>',
+    "a style sheet": '<style>.c{next}{{mask:url(#a{n})}}</style><mask id="a{next}" class="c{next}"><rect width="9" height="9"/></mask>',
+}
+
+
+@pytest.mark.parametrize("element", DEFINED.values(), ids=DEFINED)
+def test_a_drawing_whose_elements_refer_to_each_other_without_end_is_refused(element):
+    """Drawn, it would end the process: the libraries follow references recursively."""
+
+    def svg(count):
+        chain = "".join(element.format(n=n, next=n + 1) for n in range(count))
+        return f'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><defs><g id="a0"/>{chain}</defs><use href="#a{count}"/></svg>'
+
+    assert size_of(svg_png(svg(8))) == (18, 18)
+    with pytest.raises(MessageError, match="refer"):
+        svg_png(svg(20_000))
+
+
+def test_a_drawing_that_links_to_itself_is_drawn():
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" id="top" width="9" height="9"><a href="#top"><text>up</text></a></svg>'
+    assert size_of(svg_png(svg)) == (18, 18)
+
+
+@pytest.mark.parametrize("layout", [None, "tight", "constrained", "compressed"])
+def test_a_figure_is_the_same_picture_however_often_it_is_drawn(layout):
+    def drawn():
+        made, grid = plt.subplots(2, 2, layout=layout, figsize=(6, 5))
+        for axes in grid.flat:
+            axes.plot([1, 1000, 3])
+            axes.set_ylabel("a long label")
+            axes.set_title("and a title")
+        made.colorbar(grid[0, 0].imshow(np.eye(3)), ax=grid[0, 0])
+        made.suptitle("All")
+        return made
+
+    figure = drawn()
+    first = figure_png(figure)
+    assert [figure_png(figure) for _ in range(3)] == [first] * 3
+    figure.axes[0].set_title("another")
+    assert figure_png(figure) != first
+    plain = io.BytesIO()
+    other = drawn()
+    other.savefig(plain, format="png", dpi=144, bbox_inches="tight")
+    assert size_of(first) == size_of(plain.getvalue()), "and it is laid out"
+    plt.close("all")
+
+
+def test_a_picture_that_lies_about_its_size_makes_no_letter_of_a_mile():
+    InteractiveShell.clear_instance()
+    header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (1).to_bytes(4) + (10**9).to_bytes(4)
+    assert "height=" not in render(like(_repr_png_=header)).html

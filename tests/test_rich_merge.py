@@ -10,6 +10,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
+import numpy as np
 import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -76,6 +77,9 @@ def test_a_function_makes_each_row_a_chart_of_its_own_on_the_calling_thread(sand
     [
         ("{{ change(n) }}{{ figure }}", {"change": True}),
         ("{{ figure.axes[0].set_title(Name) }}{{ figure }}", {}),
+        ("{{ titled.name }}{{ figure }}", {}),
+        ("{{ [titled] | map(attribute='name') | first }}{{ figure }}", {}),
+        ("{{ titled }}{{ figure }}", {}),
     ],
 )
 def test_a_shared_figure_that_a_row_may_change_is_drawn_for_each(sandbox, text, more):
@@ -87,8 +91,21 @@ def test_a_shared_figure_that_a_row_may_change_is_drawn_for_each(sandbox, text, 
         figure.axes[0].set_title(f"P{n}")
         return ""
 
+    class Titled:
+        def __init__(self, name):
+            self._name = name
+
+        @property
+        def name(self):
+            figure.axes[0].set_title(self._name)
+            return ""
+
+        def _repr_html_(self):
+            return f"<b>{self.name}</b>"
+
     values = {"figure": figure} | ({"change": change} if more else {})
-    assert len(merge(ROWS, text, sandbox, values=values).sent) == 12
+    rows = [row | {"titled": Titled(row["Name"])} for row in ROWS]
+    assert len(merge(rows, text, sandbox, values=values).sent) == 12
     expected = {}
     for row in ROWS:
         figure.axes[0].set_title(row["Name"])
@@ -104,7 +121,7 @@ def test_charts_of_pyplot_do_not_pile_up_and_those_of_the_person_stay(sandbox):
     def chart(n):
         figure, axes = plt.subplots(figsize=(2, 1))
         axes.plot([0, n])
-        return axes if n % 2 else figure
+        return [axes, figure, [figure], np.array([axes]), axes.bar([0], [n])][n % 5]
 
     assert (
         len(merge(ROWS, "{{ chart(n) }}{{ mine }}", sandbox, values={"chart": chart, "mine": mine}).sent)
@@ -112,6 +129,22 @@ def test_charts_of_pyplot_do_not_pile_up_and_those_of_the_person_stay(sandbox):
     )
     assert plt.get_fignums() == before
     plt.close(mine)
+
+
+def test_a_frame_with_a_column_called_figure_is_a_frame(sandbox):
+    rows = [{"Email": f"p{i}@example.com", "items": pd.DataFrame({"figure": [i]})} for i in range(2)]
+    assert len(merge(rows, "{{ items }}", sandbox).sent) == 2
+
+
+def test_a_chart_that_one_row_cannot_draw_is_that_rows_problem(sandbox):
+    def chart(n):
+        figure = Figure()
+        figure.suptitle("$\\frac{$" if n == 1 else "fine")
+        return figure
+
+    report = merge(ROWS[:3], "{{ chart(n) }}", sandbox, values={"chart": chart}, on_problem="skip")
+    assert [o.state for o in report] == [State.SENT, State.INVALID, State.SENT]
+    assert "cannot be shown" in report[1].reason
 
 
 def test_frames_and_objects_in_cells_stand_in_their_rows_mail(sandbox):

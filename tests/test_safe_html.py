@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -43,6 +45,10 @@ CASES = {
     "a style that leaves its place": ('<p style="position:fixed;top:0;color:red">a</p>', '<p style="top:0;color:red">a</p>'),
     "names": ('<p id="a" class="b" data-x="1">a</p>', "<p>a</p>"),
     "a whole document": ("<!doctype html><html><head><title>t</title></head><body><p>a</p></body></html>", "<p>a</p>"),
+    "a document of frames": ("<html><head></head><frameset><frame src='x'></frameset></html>", ""),
+    "scripts and styles left open": ("<script><style>", ""),
+    "a head alone": ("<html><head>", ""),
+    "two bodies": ("<body>a</body><body>b</body>", "ab"),
     "an XML declaration": ("<?xml version='1.0' encoding='x'?><p>a</p>", "<p>a</p>"),
     "elements of other worlds": ("<o:p>a</o:p><math><mi>x</mi></math><my-chart onclick='x()'>c</my-chart>b", "acb"),
 }  # fmt: skip
@@ -105,6 +111,42 @@ def test_html_too_large_or_too_deep_is_refused_and_not_a_crash():
     # Left open, but not nested: a parser closes them.
     assert clean_html("<p>a" * 1000).count("<p>") == 1000
     assert clean_html("<table>" + "<tr><td>a" * 1000).count("<td>") == 1000
+
+
+DEEP = {
+    "closed by another": ("", "<b></i>"),
+    "empty only in HTML": ("<svg>", "<track>"),
+    "empty only in formulas": ("<math>", "<input>"),
+    "empty in one parser": ("", "<isindex>"),
+    "closed in an attribute": ("", '<b title="</b>">'),
+    "closed in a comment": ("", "<b><!--</b>-->"),
+    "closed where it is not open": ("", "<i><table></i></table>"),
+    "a new element of each": ("", "<a><p><b>"),
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("style", ["<style>p{color:red}</style>", ""])
+@pytest.mark.parametrize(("before", "piece"), DEEP.values(), ids=DEEP)
+def test_no_nesting_that_parsers_see_differently_ends_the_process(before, piece, style):
+    """In a process of its own, which a stack that runs out would end."""
+    code = (
+        "import sys, contextlib\n"
+        "from smtp_notebook.safe_html import clean_html\n"
+        "with contextlib.suppress(ValueError):\n"
+        "    clean_html(sys.argv[1] + sys.argv[2] * 60_000 + 'end')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, style + before, piece], check=False)
+    assert done.returncode == 0
+
+
+def test_nothing_is_lost_where_a_parser_would_give_up():
+    for depth in (190, 250, 400):
+        try:
+            assert "the end" in clean_html("<div>" * depth + "the end" + "</div>" * depth)
+        except ValueError as error:
+            assert "nested deeper" in str(error)
+            assert depth > 199
 
 
 @pytest.mark.timeout(60)

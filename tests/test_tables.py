@@ -7,6 +7,7 @@ import re
 import tracemalloc
 from decimal import Decimal
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 import polars
@@ -208,3 +209,18 @@ def test_only_loaded_libraries_are_asked(monkeypatch):
     monkeypatch.delitem(tables.sys.modules, "polars")
     assert not is_frame(polars.DataFrame({"a": [1]}))
     assert not is_frame([1])
+
+
+def test_frames_of_every_library_and_with_odd_names_are_tables():
+    arrow = pyarrow.table([[1], [2]], names=["a", "a"])
+    for frame in (arrow, arrow.to_batches()[0]):
+        assert (table(frame).head, table(frame).rows) == (("a", "a"), (("1", "2"),))
+    for native in (polars.DataFrame({"a": [1]}), pd.DataFrame({"a": [1]}), arrow.select([0])):
+        wrapped = nw.from_native(native)
+        assert is_frame(wrapped)
+        assert table(wrapped) == table(native)
+    assert table(nw.from_native(polars.Series("a", [1]), series_only=True)).head == ("a",)
+    named = pd.DataFrame({"a": [1]}, index=pd.RangeIndex(1, name="id"))
+    assert (table(named).head, table(named).rows) == (("id", "a"), (("0", "1"),))
+    odd = pd.DataFrame([[1, 2, 3]], columns=pd.Index([pd.NA, None, "x"], dtype=object))
+    assert table(odd).rows == (("1", "2", "3"),)

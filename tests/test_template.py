@@ -452,3 +452,76 @@ def test_filters(expression, text):
 )
 def test_what_plainly_is_html(text, is_html):
     assert looks_like_html(text) is is_html
+
+
+# ------------------------------------------------------------------------- text that values stand in already
+
+LINK = "[pay](https://example.test)"
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "greeting ~ Name",
+        "Name ~ greeting",
+        "greeting + Name",
+        "greeting % Name",
+        "greeting.format(Name)",
+        "'%s %s' | format(greeting, Name)",
+        "greeting | replace('Dear', Name)",
+        "[greeting, Name] | join",
+        "[greeting, Name] | join | safe",
+        "(greeting | string) ~ Name",
+        "[greeting, Name]",
+    ],
+)
+@pytest.mark.parametrize("kind", ["markdown", "html"])
+def test_a_value_that_is_joined_to_printed_text_never_becomes_markup(expression, kind):
+    source = f"{{% set greeting %}}Dear {{}} %s {{{{ Other }}}} {{% endset %}}<{kind}: {{{{ {expression} }}}}"
+    with pytest.raises(TemplateError, match=r"one after the other|one by one"):
+        Template(source, to="a@example.com", format=kind).fill({"Name": LINK, "Other": "x"})
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% filter replace('X', Name) %}X{% endfilter %}",
+        "{% set a | replace('X', Name) %}X{% endset %}{{ a }}",
+    ],
+)
+def test_a_filter_around_a_block_takes_no_value(source):
+    with pytest.raises(TemplateError, match="filter around a block"):
+        Template(source, to="a@example.com")
+
+
+def test_what_a_function_returns_to_a_call_block_is_refused():
+    template = Template("{% call f() %}x{% endcall %}", to="a@example.com", format="html")
+    with pytest.raises(TemplateError, match="macros alone"):
+        template.fill({}, values={"f": lambda caller: f"<script>{caller()}</script>"})
+
+
+def test_blocks_and_macros_print_what_they_are_given():
+    source = (
+        "{% macro a(x) %}[{{ x }}]{% endmacro %}{% macro b(x) %}({{ a(x) }}{{ caller() }}){% endmacro %}"
+        "{% set s %} {{ Name }} {% endset %}{% set t = s %}"
+        "{% call b(a(Name)) %}{{ s | trim }}{% endcall %}{{ t | trim | safe }}{{ a(Name) if Name else '' }}"
+    )
+    made = Template(source, to="a@example.com", format="html", theme="none").fill({"Name": "<b>"}).html
+    assert "([[&lt;b&gt;]]&lt;b&gt;)&lt;b&gt;[&lt;b&gt;]" in made
+
+
+def test_brackets_around_a_url_hide_no_scheme():
+    template = Template('<a href="{{ a }}">x</a>', to="a@example.com", format="html")
+    with pytest.raises(TemplateError, match="scheme"):
+        template.fill({"a": "<javascript:alert(1)>"})
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("java", "script:alert(1)"), ("", "javascript:alert(1)"), (" ", "data:text/html,x")]
+)
+def test_two_values_make_no_scheme_together(first, second):
+    template = Template('<a href="{{ a }}{{ b }}">x</a>', to="a@example.com", format="html")
+    (link,) = re.findall(r'href="([^"]*)"', template.fill({"a": first, "b": second}).html)
+    assert ":" not in link
+    usual = template.fill({"a": "https://example.com", "b": "/path/to?x"}).html
+    assert 'href="https://example.com/path/to%3Fx"' in usual
