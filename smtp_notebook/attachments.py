@@ -10,6 +10,8 @@ import binascii
 import difflib
 import importlib
 import io
+import json
+import math
 import mimetypes
 import re
 import stat
@@ -21,11 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from smtp_notebook.addresses import CONTROL, shortened
+from smtp_notebook.charts import chart_file
 from smtp_notebook.mime import parameters_of
 from smtp_notebook.outcome import AttachmentError, MessageError
 
 __all__ = ["Attachment", "files_of", "inside", "named_properties", "refuse_ambiguous", "with_id"]
 
+_DPI = 144
+#: A figure of 200 inches is drawn more coarsely, so that its picture fits into memory.
+_MOST_PIXELS = 40e6
 _CONNECTOR = ("ContentData", "ContentType", "ContentTransferEncoding", "FileName", "ContentId")
 
 _CHARACTERS = r"[A-Za-z0-9!#$&^_.+-]+"
@@ -61,8 +67,8 @@ class Attachment:
 
     Args:
         content: Bytes, text (UTF-8), an open file, a DataFrame (the suffix of *name* chooses .csv,
-            .xlsx, .parquet or .html), a figure, a PIL image, or any object that shows itself as an
-            image or HTML. Never a path: see `from_path`.
+            .xlsx, .parquet or .html), a figure, a chart (.png, or .html for one that moves), a PIL image, a
+            dict or list (.json), or any object that shows itself as an image, HTML, Markdown, LaTeX or JSON. Never a path: see `from_path`.
         name: The file's name; made from the type when missing.
         type: The media type, such as ``image/png`` or ``text/calendar; method=REQUEST``; guessed from
             the name when missing.
@@ -345,13 +351,15 @@ def _shown(content: Any, name: str | None) -> tuple[bytes, str | None]:
         if _is(content, "matplotlib.axes", "Axes"):
             content = content.figure
         if _is(content, "matplotlib.figure", "Figure"):
-            buffer = io.BytesIO()
-            content.savefig(buffer, format=suffix.lstrip(".") or "png", dpi=144, bbox_inches="tight")
-            return buffer.getvalue(), "figure.png"
+            return _figure(content, suffix), "figure.png"
         if _is(content, "PIL.Image", "Image"):
             return _image(content, suffix or ".png"), "image.png"
+        if (chart := chart_file(content, suffix)) is not None:
+            return chart
     except AttachmentError:
         raise
+    except MessageError as error:
+        raise AttachmentError(error.cause, error.fix) from error
     except ImportError as error:
         cause = f"A {suffix} file needs another package: {str(error).rstrip('.')}."
         raise AttachmentError(cause, "Install openpyxl for .xlsx, pyarrow for .parquet.") from None
@@ -360,6 +368,14 @@ def _shown(content: Any, name: str | None) -> tuple[bytes, str | None]:
         cause = f"The {type(content).__name__} cannot be written as {suffix or 'a file'}: {why}."
         raise AttachmentError(cause, "Give it another name, or write the file yourself.") from None
     return _represented(content, suffix)
+
+
+def _figure(figure: Any, suffix: str) -> bytes:
+    width, height = (max(float(inches), 1e-3) for inches in figure.get_size_inches())
+    dpi = min(_DPI, math.sqrt(_MOST_PIXELS / (width * height)))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=suffix.lstrip(".") or "png", dpi=dpi, bbox_inches="tight")
+    return buffer.getvalue()
 
 
 def _image(image: Any, suffix: str) -> bytes:
@@ -378,11 +394,16 @@ _REPRESENTATIONS = (
     ("jpeg", ("", ".jpg", ".jpeg"), "image.jpg"),
     ("svg", ("", ".svg"), "image.svg"),
     ("html", ("", ".html", ".htm"), "page.html"),
+    ("markdown", ("", ".md"), "text.md"),
+    ("latex", ("", ".tex"), "formula.tex"),
+    ("json", ("", ".json"), "data.json"),
 )
 
 
 def _represented(content: Any, suffix: str) -> tuple[bytes, str]:
     """Return what an object shows in a notebook: the first kind that it has and that the name allows."""
+    if isinstance(content, dict | list) and suffix in {"", ".json"}:
+        return _json(content), "data.json"
     has: list[str] = []
     for kind, suffixes, name in _REPRESENTATIONS:
         method = getattr(content, f"_repr_{kind}_", None)
@@ -401,9 +422,20 @@ def _represented(content: Any, suffix: str) -> tuple[bytes, str]:
     )
 
 
+def _json(data: Any) -> bytes:
+    try:
+        return _encoded(json.dumps(data, indent=2, ensure_ascii=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        why = " ".join(str(error).split()).rstrip(".")
+        cause = f"The {type(data).__name__} cannot be written as JSON: {why}."
+        raise AttachmentError(cause, "Attach its text, or a frame of it.") from None
+
+
 def _bytes(data: Any, kind: str) -> bytes:
     if isinstance(data, bytes):
         return data
+    if kind == "json":
+        return _json(data)
     # IPython's image reprs are base64 text where they are not bytes.
     return base64.b64decode(data) if kind in {"png", "jpeg"} else _encoded(str(data))
 

@@ -14,7 +14,6 @@ import html
 import io
 import re
 import struct
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -405,9 +404,3 @@ def from_data_uri(uri: str) -> tuple[bytes, str] | None:
         except MessageError:
             return None
     return (data, kind) if data and kind in {"image/png", "image/jpeg", "image/gif"} else None
-
-
-def loaded(module: str, *names: str) -> tuple[type, ...]:
-    """Return types of a module if that is loaded; nothing is imported to ask."""
-    found = sys.modules.get(module)
-    return tuple(t for n in names if isinstance(t := getattr(found, n, None), type))

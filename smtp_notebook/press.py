@@ -17,11 +17,12 @@ from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from smtp_notebook import mime
 from smtp_notebook.attachments import inside
+from smtp_notebook.charts import loaded
 from smtp_notebook.connection import Connection
 from smtp_notebook.message import Attachment, Message, each_once, part_of
 from smtp_notebook.mold import Filling, Form, Leaf, Mailbox, Mold, UnusualError, addressees, texts_of
 from smtp_notebook.outcome import MailError, MessageError
-from smtp_notebook.pictures import figure_of, loaded
+from smtp_notebook.pictures import figure_of
 from smtp_notebook.render import Fragment, render, shows_itself
 from smtp_notebook.template import (
     Field,

@@ -12,20 +12,19 @@ package of the objects that it renders, its value a function of the object. It r
 from __future__ import annotations
 
 import base64
-import contextlib
 import functools
 import html
-import io
 import json
 import pprint
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from smtp_notebook import tables
 from smtp_notebook.bodies import html_to_text
+from smtp_notebook.charts import bokeh_picture, loaded, plotly_png, plotnine_png, vega_png
 from smtp_notebook.letters import fragment
 from smtp_notebook.message import Attachment
 from smtp_notebook.outcome import MailError, MessageError
@@ -36,7 +35,6 @@ from smtp_notebook.pictures import (
     formula_png,
     from_data_uri,
     half_of,
-    loaded,
     pil_bytes,
     svg_png,
 )
@@ -55,7 +53,6 @@ __all__ = [
 #: The entry-point group of renderers.
 GROUP = "smtp_notebook.renderers"
 _IMAGES = ("image/png", "image/jpeg", "image/gif")
-_ATTACH_FIX = "Attach it as HTML instead: Attachment(…, 'page.html')."
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,74 +287,25 @@ def _pil(image: Any) -> Fragment:
 
 
 def _plotnine(plot: Any) -> Fragment:
-    buffer = io.BytesIO()
-    plot.save(buffer, format="png", dpi=144, verbose=False)
     labels = getattr(plot, "labels", None)
-    return _drawn(buffer.getvalue(), str(getattr(labels, "title", "") or "Plot"))
+    return _drawn(plotnine_png(plot), str(getattr(labels, "title", "") or "Plot"))
 
 
 def _plotly(figure: Any) -> Fragment:
     title = str(getattr(figure.layout.title, "text", "") or "Chart")
-    try:
-        png = figure.to_image(format="png", scale=2)
-    except Exception as error:
-        why = _one_line(error).rstrip(".") or type(error).__name__
-        cause = f"The plotly figure cannot be drawn as an image: {why}."
-        raise MessageError(
-            cause, f"pip install kaleido, and have Chrome or Chromium. {_ATTACH_FIX}"
-        ) from error
-    return _drawn(png, re.sub(r"<[^>]*>", "", title))
+    return _drawn(plotly_png(figure), re.sub(r"<[^>]*>", "", title))
 
 
 def _altair(chart: Any) -> Fragment:
     title = getattr(chart, "title", None)
     text = title if isinstance(title, str) else getattr(title, "text", "")
-    return _vega(chart.to_dict(), "vega-lite", text if isinstance(text, str) and text else "Chart")
-
-
-def _vega(spec: Any, kind: str, alt: str) -> Fragment:
-    """Draw a Vega or Vega-Lite specification, offline."""
-    try:
-        import vl_convert
-    except ImportError:
-        cause = "A Vega chart shows itself with JavaScript, which mail programs do not run."
-        raise MessageError(cause, f"pip install vl-convert-python draws it. {_ATTACH_FIX}") from None
-    draw = vl_convert.vegalite_to_png if kind == "vega-lite" else vl_convert.vega_to_png
-    try:
-        png = draw(spec, scale=2)
-    except ValueError as error:
-        cause = f"The chart cannot be drawn: {_one_line(error).rstrip('.')}."
-        raise MessageError(cause, _ATTACH_FIX) from None
-    return _drawn(png, alt)
+    return _drawn(vega_png(chart.to_dict()), text if isinstance(text, str) and text else "Chart")
 
 
 def _bokeh(model: Any) -> Fragment:
-    """Have bokeh take a picture of a plot in a browser without a window."""
     title = getattr(getattr(model, "title", None), "text", "") or "Plot"
-    try:
-        from bokeh.io.export import get_screenshot_as_png
-
-        with _without_tools(model):
-            picture = get_screenshot_as_png(model, scale_factor=2)
-    except Exception as error:
-        why = _one_line(error).rstrip(".") or type(error).__name__
-        cause = f"The bokeh plot cannot be drawn as an image: {why}."
-        needs = "pip install selenium, and have a browser with its driver (as root, BOKEH_IN_DOCKER=1)."
-        raise MessageError(cause, f"{needs} {_ATTACH_FIX}") from error
+    picture = bokeh_picture(model)
     return _image(*pil_bytes(picture), str(title), picture.width // 2)
-
-
-@contextlib.contextmanager
-def _without_tools(model: Any) -> Iterator[None]:
-    """Hide a plot's buttons, which a picture could not be clicked at."""
-    place = getattr(model, "toolbar_location", None)
-    try:
-        if place is not None:
-            model.toolbar_location = None
-        yield
-    finally:
-        if place is not None:
-            model.toolbar_location = place
 
 
 def _great_table(table: Any) -> Fragment:
@@ -492,7 +440,7 @@ def render_bundle(
         if data.get(mime):
             return _image(_raw(data[mime]), mime, _alt(name, about, mime), _width(about, mime))
     if (chart := next((m for m in data if "vegalite" in m or "vega.v" in m), None)) is not None:
-        return _vega(data[chart], "vega-lite" if "vegalite" in chart else "vega", name)
+        return _drawn(vega_png(data[chart], "vega-lite" if "vegalite" in chart else "vega"), name)
     if svg := data.get("image/svg+xml"):
         return _drawn(
             svg_png(svg if isinstance(svg, bytes) else _text(svg)), _alt(name, about, "image/svg+xml")

@@ -23,7 +23,7 @@ from IPython.display import HTML, JSON, SVG, Image, Latex, Markdown, Math
 from matplotlib import pyplot as plt
 from PIL import Image as Pictures
 
-from smtp_notebook import Attachment, Message, MessageError, Template, TemplateError
+from smtp_notebook import Attachment, AttachmentError, Message, MessageError, Template, TemplateError
 from smtp_notebook.pictures import WIDTH, figure_png, formula_png, from_data_uri, size_of, svg_png
 from smtp_notebook.render import Fragment, is_plain, render
 
@@ -708,3 +708,58 @@ def test_a_picture_that_lies_about_its_size_makes_no_letter_of_a_mile():
     InteractiveShell.clear_instance()
     header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (1).to_bytes(4) + (10**9).to_bytes(4)
     assert "height=" not in render(like(_repr_png_=header)).html
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "begins"),
+    {
+        "an altair chart": ("altair", None, b"\x89PNG"),
+        "an altair chart that moves": ("altair", "a.html", b"<!DOCTYPE html>"),
+        "a plotnine plot": ("plotnine", None, b"\x89PNG"),
+        "a seaborn grid": ("seaborn", "g.png", b"\x89PNG"),
+        "a bokeh plot that moves": ("bokeh", "b.html", b"<!DOCTYPE html>"),
+        "a plotly figure that moves": ("plotly", "p.html", b"<!DOCTYPE html>"),
+        "Markdown": ("markdown", None, b"**a**"),
+        "a formula": ("formula", None, b"$"),
+        "a dict": ("dict", None, b"{"),
+        "a list": ("list", "l.json", b"["),
+    }.values(),
+)
+def test_what_a_notebook_shows_can_be_attached(make, name, begins):
+    import altair
+    import plotly.graph_objects as go
+    import plotnine
+    import seaborn
+    from bokeh.plotting import figure as bokeh_figure
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = {
+            "altair": lambda: altair.Chart(FRAME).mark_bar().encode(x="name"),
+            "plotnine": lambda: plotnine.ggplot(FRAME, plotnine.aes("name", "seats")) + plotnine.geom_col(),
+            "seaborn": lambda: seaborn.relplot(FRAME, x="name", y="seats"),
+            "bokeh": lambda: bokeh_figure(title="x"),
+            "plotly": lambda: go.Figure(go.Bar(y=[1])),
+            "markdown": lambda: Markdown("**a**"),
+            "formula": lambda: Math("x"),
+            "dict": lambda: {"a": 1},
+            "list": lambda: [1],
+        }[make]()
+        file = Attachment(made, name)
+    plt.close("all")
+    assert file.content.lstrip().lower().startswith(begins.lower())
+    assert not re.search(rb"<script[^>]+src=[\"']https?:", file.content), "a page runs without a network"
+
+
+def test_what_is_no_json_is_no_attachment():
+    looped = []
+    looped.append(looped)
+    for value in ({"a": object()}, looped):
+        with pytest.raises(AttachmentError, match="JSON"):
+            Attachment(value)
+
+
+def test_a_poster_is_attached_at_a_size_that_memory_holds():
+    width, height = size_of(Attachment(plt.figure(figsize=(200, 150))).content)
+    assert width * height < 45e6
+    plt.close("all")
