@@ -11,6 +11,7 @@ import email.policy
 import io
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -93,7 +94,10 @@ def main() -> None:
         mails.mkdir()
         messages = run(mails)
         TARGET.mkdir(parents=True, exist_ok=True)
-        with browser("/usr/bin/chromium") as chromium:
+        found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        if found is None:
+            sys.exit("No Chromium here: apt install chromium")
+        with browser(found) as chromium:
             for width in WIDTHS:
                 for scheme in SCHEMES:
                     _pictures(chromium, messages, width, scheme)
