@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from smtp_notebook.addresses import CONTROL, shortened
-from smtp_notebook.charts import chart_file
+from smtp_notebook.charts import chart_file, loaded
 from smtp_notebook.mime import parameters_of
 from smtp_notebook.outcome import AttachmentError, MessageError
 
@@ -348,11 +348,11 @@ def _shown(content: Any, name: str | None) -> tuple[bytes, str | None]:
     try:
         if _is_frame(content):
             return _frame(content, suffix or ("" if name else ".csv"), name), "table.csv"
-        if _is(content, "matplotlib.axes", "Axes"):
+        if isinstance(content, loaded("matplotlib.axes", "Axes")):
             content = content.figure
-        if _is(content, "matplotlib.figure", "Figure"):
+        if isinstance(content, loaded("matplotlib.figure", "Figure")):
             return _figure(content, suffix), "figure.png"
-        if _is(content, "PIL.Image", "Image"):
+        if isinstance(content, loaded("PIL.Image", "Image")):
             return _image(content, suffix or ".png"), "image.png"
         if (chart := chart_file(content, suffix)) is not None:
             return chart
@@ -440,18 +440,11 @@ def _bytes(data: Any, kind: str) -> bytes:
     return base64.b64decode(data) if kind in {"png", "jpeg"} else _encoded(str(data))
 
 
-def _is(value: object, module: str, *names: str) -> bool:
-    loaded = sys.modules.get(module)
-    return loaded is not None and any(
-        isinstance(value, getattr(loaded, n)) for n in names if hasattr(loaded, n)
-    )
-
-
 def _is_frame(value: Any) -> bool:
     """Tell whether it is a frame: pandas', or one that offers itself as Arrow or as an interchange frame."""
     if isinstance(value, type):
         return False
-    return _is(value, "pandas", "DataFrame", "Series") or (
+    return isinstance(value, loaded("pandas", "DataFrame", "Series")) or (
         (hasattr(value, "__arrow_c_stream__") or hasattr(value, "__dataframe__"))
         and hasattr(value, "columns")
     )
@@ -504,19 +497,6 @@ def _write_xlsx(frame: Any, buffer: io.BytesIO, *, index: bool) -> None:
                 for cell in cells:
                     if cell.data_type == "f":
                         cell.data_type = "s"
-
-
-def _workbook(frame: Any, *, index: bool) -> bytes:
-    """Return a frame as .xlsx in which text is text: a cell ``=1+1`` is no formula (CWE-1236)."""
-    import pandas as pd
-
-    buffer = io.BytesIO()
-    with pd.ExcelWriter(buffer, engine="openpyxl") as writer:
-        frame.to_excel(writer, index=index)
-        for sheet in writer.book.worksheets:
-            for cell in (c for row in sheet.iter_rows() for c in row if c.data_type == "f"):
-                cell.data_type = "s"
-    return buffer.getvalue()
 
 
 # ---------------------------------------------------------------------------------------- the checks

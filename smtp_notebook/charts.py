@@ -20,8 +20,8 @@ _ATTACH = "Attach it as HTML instead: Attachment(…, 'page.html')."
 _DPI = 144
 
 
-def loaded(module: str, *names: str) -> tuple[type, ...]:
-    """Return types of a module if that is loaded; nothing is imported to ask."""
+def loaded(module: str, *names: str) -> Any:
+    """Return types of a module, as `isinstance` takes them, if that is loaded; nothing is imported to ask."""
     found = sys.modules.get(module)
     return tuple(t for n in names if isinstance(t := getattr(found, n, None), type))
 

@@ -245,9 +245,9 @@ class _Shown:
 
 def _figures(value: Any) -> Iterator[Any]:
     """Yield the figures that an object was drawn as: its own, or those of what is in it."""
-    artist: Any = loaded("matplotlib.artist", "Artist")
-    grid: Any = loaded("seaborn.axisgrid", "Grid")
-    array: Any = loaded("numpy", "ndarray")
+    artist = loaded("matplotlib.artist", "Artist")
+    grid = loaded("seaborn.axisgrid", "Grid")
+    array = loaded("numpy", "ndarray")
     if isinstance(value, artist):
         yield figure_of(value)
     elif isinstance(value, grid):

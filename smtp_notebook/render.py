@@ -271,7 +271,7 @@ def _container(drawn: Any) -> Fragment:
 
 def _array(array: Any) -> Fragment:
     """Return axes as ``plt.subplots`` and ``frame.hist()`` give them; other arrays as text."""
-    axes: Any = loaded("matplotlib.axes", "Axes")
+    axes = loaded("matplotlib.axes", "Axes")
     found = [a for a in array.flat if isinstance(a, axes)] if axes and array.dtype == object else []
     if not found:
         return _preformatted(str(array))
