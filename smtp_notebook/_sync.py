@@ -13,11 +13,12 @@ import os
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["CallInterruptedError", "Caller", "Inline", "run", "spawn", "ticking"]
+__all__ = ["CallInterruptedError", "Caller", "Inline", "Turn", "run", "spawn", "ticking"]
 
 T = TypeVar("T")
 
@@ -119,7 +120,12 @@ class _Back:
             answer.set_result(result)
 
 
-def run(work: Callable[[Caller], Coroutine[Any, Any, T]], *, stop: Callable[[], None] | None = None) -> T:
+def run(
+    work: Callable[[Caller], Coroutine[Any, Any, T]],
+    *,
+    stop: Callable[[], None] | None = None,
+    between: Callable[[], object] | None = None,
+) -> T:
     """Run a coroutine on the background loop and wait for it here.
 
     Args:
@@ -127,6 +133,8 @@ def run(work: Callable[[Caller], Coroutine[Any, Any, T]], *, stop: Callable[[], 
         stop: Asks the work to end by itself; called from this thread at the first interrupt. Without
             it, or 5 s later, or at a second interrupt, the work is cancelled. In each case it has
             unwound before KeyboardInterrupt goes on: nothing is sent behind a person's back.
+        between: Called on this thread while it waits, at least four times a second unless it is busy with what was
+            asked of it.
     """
     back = _Back()
     unwound = threading.Event()
@@ -135,6 +143,8 @@ def run(work: Callable[[Caller], Coroutine[Any, Any, T]], *, stop: Callable[[], 
     try:
         while not future.done():
             back.serve(_POLL)
+            if between is not None:
+                between()
         return future.result()
     except BaseException:
         if not future.done():
@@ -188,3 +198,50 @@ async def ticking(work: Awaitable[T]) -> T:
 async def _tick() -> None:
     while True:  # noqa: ASYNC110 - nothing is waited for: waking is the point
         await asyncio.sleep(_TICK)
+
+
+class Turn:
+    """A lock that threads get in the order in which they asked; the one that has it may take it again.
+
+    Python's own goes to whoever is quickest: a thread that gives it back only to take it again keeps it for good.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._asked: deque[int] = deque()
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        with self._changed:
+            if not (self._depth and self._asked[0] == threading.get_ident()):
+                self._wait()
+            self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._depth -= 1
+            if not self._depth:
+                self._end()
+
+    def let(self) -> None:
+        """Let those who wait go first, and return when this thread has its turn again; it has to have it now."""
+        if len(self._asked) > 1:
+            with self._changed:
+                depth, self._depth = self._depth, 0
+                self._end()
+                self._wait()
+                self._depth = depth
+
+    def _wait(self) -> None:
+        mine = threading.get_ident()
+        self._asked.append(mine)
+        try:
+            self._changed.wait_for(lambda: self._asked[0] == mine)
+        except BaseException:  # an interrupt
+            self._asked.remove(mine)
+            self._changed.notify_all()
+            raise
+
+    def _end(self) -> None:
+        self._asked.popleft()
+        self._changed.notify_all()

@@ -6,6 +6,7 @@ for the background loop.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import os
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from smtp_notebook import _sync
 from smtp_notebook import connection as connections
@@ -23,7 +24,7 @@ from smtp_notebook import merge as merges
 from smtp_notebook.connection import Connection
 from smtp_notebook.fields import check_field_names
 from smtp_notebook.frames import Frame, guess_address_column
-from smtp_notebook.journal import Journal, Ledger, PassingJournal
+from smtp_notebook.journal import Journal, Ledger, PassingJournal, look
 from smtp_notebook.merge import Run, Told
 from smtp_notebook.message import Message
 from smtp_notebook.outcome import (
@@ -41,26 +42,34 @@ from smtp_notebook.outcome import (
     SettingsError,
     State,
 )
-from smtp_notebook.preflight import Feed, Planned, Preflight, Single, checked
+from smtp_notebook.preflight import Feed, Planned, Preflight, Single, Watch, checked
 from smtp_notebook.press import Press, printed_once, with_sender
 from smtp_notebook.rate import Limiter, parse_rates
 from smtp_notebook.records import packed, unpacked
 from smtp_notebook.roll import Roll
 from smtp_notebook.sandbox import Sandbox, default_sandbox
+from smtp_notebook.standing import Known
 from smtp_notebook.template import Template
 from smtp_notebook.transport import SmtpTransport
 
 __all__ = [
     "NOTHING_LEFT",
+    "Merge",
+    "Options",
+    "Order",
     "Server",
     "amail_merge",
     "asend",
     "compose",
     "connect",
     "find_server",
+    "looked_at",
     "mail_merge",
+    "named_connection",
+    "prepare",
     "preview",
     "progress_bar",
+    "row_message",
     "send",
 ]
 
@@ -102,21 +111,30 @@ class Server:
             print(self.note)  # noqa: T201 - see above
 
 
-def find_server(via: Via = None) -> Server:
+def find_server(via: Via = None, *, login: bool = True) -> Server:
     """Return the server that a call uses: *via*, ``connect()``, the environment, else the sandbox.
 
-    May prompt for a password, so it runs on the calling thread.
+    May prompt for a password, so it runs on the calling thread. Without *login* none is looked for: that is for a
+    look at the settings, and nothing can be sent by what is returned.
 
     Raises:
         SettingsError: The URL or name is none.
         SecretError: A login needs a password that cannot be had here.
     """
-    connection = _connection(via) if via is not None else connections.current()
-    if connection is None:
-        connection = connections.from_environment(os.environ)
+    connection = named_connection(via)
     if connection is None:
         return Server(default_sandbox().connection, None, named=False)
-    return Server(connection, connection.resolve_secret() if connection.user else None, named=True)
+    return Server(connection, connection.resolve_secret() if login and connection.user else None, named=True)
+
+
+def named_connection(via: Via = None) -> Connection | None:
+    """Return the Connection that somebody named, or None: *via*, ``connect()``, the environment. Asks for no secret.
+
+    Raises:
+        SettingsError: The URL or name is none.
+    """
+    connection = _connection(via) if via is not None else connections.current()
+    return connections.from_environment(os.environ) if connection is None else connection
 
 
 def _connection(via: Via, **settings: Any) -> Connection:
@@ -369,24 +387,112 @@ def _delivered(outcome: Outcome, server: Server) -> Outcome:
 # ------------------------------------------------------------------------------------------- merge
 
 
-@dataclass(slots=True)
-class _Merge:
-    """A merge after its preflight, ready to be sent."""
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a merge is asked for, its server found. Nothing of it has been read yet: that may be another thread's work.
 
+    Attributes:
+        df: The rows, as in `mail_merge`.
+        template: As in `mail_merge`.
+        options: Everything else but the fields.
+        fields: Fields that win over the template's.
+        server: By which it goes. For a dry run it needs no password.
+        watch: Looks at the check, row by row; what it raises ends it.
+        expected: How many rows have to be due; None for any number.
+        same: The `Merge.mark` that they have to have; "" for any.
+        turn: Held while a row is rendered, by whoever renders with the same functions and figures in another thread.
+    """
+
+    df: Any
+    template: Any
+    options: Options
+    fields: Mapping[str, Any]
+    server: Server
+    watch: Watch | None = None
+    expected: int | None = None
+    same: str = ""
+    turn: _sync.Turn | None = None
+
+    @classmethod
+    def of(cls, df: Any, template: Any, options: Options, fields: Mapping[str, Any]) -> Self:
+        """Return an order after its server was found, which may prompt for a password."""
+        check_field_names(fields)
+        return cls(df, template, options, fields, find_server(options.via))
+
+
+@dataclass(slots=True)
+class Merge:
+    """A merge after its preflight, ready to be sent. As a context it holds its campaign until it is left.
+
+    Attributes:
+        needs_campaign: The name that is suggested where one is missing; such a merge is a dry run.
+        doubts: How many rows earlier runs left in doubt.
+    """
+
+    order: Order
     frame: Frame
     check: Preflight
-    server: Server
     diverted: str
-    options: _Options
     journal: Journal | None = None
     ledger: Ledger | None = None
+    needs_campaign: str = ""
     doubts: int = 0
+    _notes: list[str] = dataclasses.field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def options(self) -> Options:
+        """What it was asked for."""
+        return self.order.options
+
+    @property
+    def server(self) -> Server:
+        """By which it goes."""
+        return self.order.server
 
     @property
     def roll(self) -> Roll:
+        """What is known of each row."""
         return self.check.roll
 
+    @property
+    def mark(self) -> str:
+        """What tells whether the rows to be sent are those of another check, by a digest."""
+        values = {
+            **getattr(self.order.template, "values", {}),
+            **(self.options.values or {}),
+            **self.order.fields,
+        }
+        # A function may make another text each time; whom the rows go to is the same.
+        return self.roll.mark(texts=not any(map(callable, values.values())))
+
+    def note(self, sentence: str) -> None:
+        """Have the Report say something above the rows."""
+        self._notes.append(sentence)
+
+    def early(self) -> Report | None:
+        """Return the Report of a merge that sends nothing, or None when it goes on.
+
+        Raises:
+            PreflightError: Rows have problems, and that is to stop it.
+        """
+        if self.options.dry_run:
+            return self.report("Nothing was sent.").remember()
+        if self.check.problems and self.options.on_problem == "stop":
+            report = self.report("Nothing was sent.").remember()
+            raise PreflightError(*_problem_text(self.check.problems, len(report)), report=report)
+        if not self.roll.count_due():
+            why = "The frame has no rows." if not len(self.frame) else "No row is due."
+            return self.report(f"{why} Nothing was sent.").remember()
+        return None
+
     def run(self, report: Told) -> Run:
+        """Return what sends it; *report* has to put each Outcome into the roll, and may be called on any thread."""
         ledger = self.ledger or PassingJournal()
         mine = self.options.on_outcome
 
@@ -399,11 +505,16 @@ class _Merge:
         limiter = _limiter(self.server.connection, self.journal)
         return _run(feed, self.server, ledger, report, on_outcome=mine, limiter=limiter)
 
+    def finished(self, run: Run) -> Report:
+        """Return the Report of a run that is over, however it ended."""
+        if run.stopped:
+            self.roll.explain(run.stopped)
+        return self.report(run.stopped, tried=True).remember()
+
     def report(self, *notes: str, tried: bool = False) -> Report:
         """Return the Report as things stand."""
         said = [n for n in (*notes, self.server.note if tried and self.server.named else "") if n]
-        if self.journal is not None and self.journal.new and not self.server.connection.is_loopback:
-            said.append(f"The journal {str(self.journal.path)!r} is new: nothing is known of earlier sends.")
+        said += self._notes
         if self.doubts:
             said.append(
                 f"{self.doubts:,} from an earlier run in doubt; not sent again: Journal().resolve(…) decides."
@@ -420,7 +531,7 @@ class _Merge:
         outcomes = self.roll.outcomes()
         # A small one is held in memory: it can be copied, pickled and outlives everything.
         held = Listed(outcomes) if len(outcomes) <= _HELD_ROWS else outcomes
-        return Report(held, title=title, index=self.frame.labels, notes=said).remember()
+        return Report(held, title=title, index=self.frame.labels, notes=said)
 
     def close(self) -> None:
         """Give the campaign back to others."""
@@ -436,34 +547,106 @@ _HELD_ROWS = 1_000
 _PLANNED_AT_ONCE = 2000
 
 
-def _prepare(df: Any, template: Any, options: _Options, fields: Mapping[str, Any]) -> _Merge:
-    """Resolve defaults, open the campaign and check every row; on the calling thread."""
-    check_field_names(fields)
-    server = find_server(options.via)
-    connection = server.connection
-    frame = Frame(df)
-    made = _template(template, fields, frame, connection)
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """An order whose frame and template do; no row has been looked at."""
+
+    order: Order
+    frame: Frame
+    template: Template
+    key: tuple[str, ...] | None
+    diverted: str
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """What a campaign has to agree with, as the journal asks for it."""
+        connection = self.order.server.connection
+        return {
+            "scope": _scope(connection),
+            "sender": self.template.sender or connection.sender or connection.user,
+            "fingerprint": self.template.fingerprint,
+            "key": self.key,
+            "changed": self.order.options.changed,
+        }
+
+    def _taking_turns(self, check: Preflight) -> None:
+        """Let others render between two rows, never within one: they may draw into the same figure."""
+        if self.order.watch is not None:
+            self.order.watch(check)
+        if self.order.turn is not None:
+            self.order.turn.let()
+
+    def checked(
+        self, earlier: Callable[[str], Known | None] | None = None, limit: int | None = None
+    ) -> Merge:
+        """Check the rows, at most *limit* good ones."""
+        options, connection = self.order.options, self.order.server.connection
+        turn = self.order.turn
+        press = Press(self.template, connection, values=options.values, executor=options.executor, turn=turn)
+        check = Preflight(press, connection, Roll(), key=self.key, earlier=earlier)
+        with turn or contextlib.nullcontext():
+            check.check(self.frame, limit, each=self.order.watch if turn is None else self._taking_turns)
+        return Merge(self.order, self.frame, check, self.diverted)
+
+
+def prepare(order: Order) -> Merge:
+    """Resolve defaults, look at the campaign, hold it unless it is a dry run, and check every row; on the calling thread.
+
+    Raises:
+        MergeRefusedError: As from `mail_merge`; or other rows are due than the order expects.
+        JournalError: As from `mail_merge`.
+    """
+    options, connection = order.options, order.server.connection
+    frame = Frame(order.df)
+    made = _template(order.template, order.fields, frame, connection)
     diverted = options.test_to or connection.redirect_to
-    counts = _counts(connection) and not diverted and not options.dry_run
-    if counts and not options.campaign:
-        raise _unnamed(connection, made)
+    counts = _counts(connection) and not diverted
+    unnamed = _unnamed(connection, made) if counts and not options.campaign else None
+    if unnamed is not None and not options.dry_run:
+        raise unnamed.error
     if diverted and not connection.allows(_wire(diverted)):
         cause = f"{diverted} is not among the addresses that this connection allows."
         raise MergeRefusedError(cause, f"It allows: {', '.join(connection.allow)}.")
-    key = _key_columns(options.key, frame)
-    press = Press(made, connection, values=options.values, executor=options.executor)
-    if not counts:
-        check = Preflight(press, connection, Roll(), key=key)
-        check.check(frame, options.limit)
-        return _Merge(frame, check, server, diverted, options)
+    ready = _Ready(order, frame, made, _key_columns(options.key, frame), diverted)
+    if counts and options.campaign:
+        return _looked(ready) if options.dry_run else _held(ready)
+    merge = ready.checked(limit=options.limit)
+    if unnamed is not None:
+        merge.needs_campaign = unnamed.name
+        merge.note(str(unnamed.error))
+    _refuse_unexpected(merge)
+    return merge
+
+
+def _looked(ready: _Ready) -> Merge:
+    """Check the rows as the campaign stands, without holding it and without writing."""
+    options = ready.order.options
+    journal = options.journal
+    where = journal.path if isinstance(journal, Journal) else journal
+    with look(where, options.campaign, **ready.terms) as glance:
+        merge = ready.checked(None if glance.number is None else glance.known)
+    if glance.journal is None:
+        _say_new(merge, glance.path)
+    if glance.holder:
+        merge.note(
+            f"The campaign seems to be sent at this moment, by {glance.holder}: rows will have changed."
+        )
+    _limit(merge)
+    return merge
+
+
+def _held(ready: _Ready) -> Merge:
+    """Open the campaign, check the rows as it stands, and write down those that are due."""
+    options = ready.order.options
     journal = options.journal if isinstance(options.journal, Journal) else Journal(options.journal)
     ledger: Ledger | None = None
     try:
-        ledger = _begin(journal, made, connection, options, key)
-        check = Preflight(press, connection, Roll(), key=key, earlier=None if ledger.empty else ledger.known)
-        check.check(frame)
-        merge = _Merge(frame, check, server, diverted, options, journal, ledger)
-        _plan(merge)
+        ledger = journal.begin(options.campaign, **ready.terms)
+        merge = ready.checked(None if ledger.empty else ledger.known)
+        merge.journal, merge.ledger = journal, ledger
+        if journal.new:
+            _say_new(merge, journal.path)
+        _plan(merge, ledger)
     except BaseException:
         if ledger is not None:
             ledger.close()
@@ -472,38 +655,44 @@ def _prepare(df: Any, template: Any, options: _Options, fields: Mapping[str, Any
     return merge
 
 
-def _begin(
-    journal: Journal,
-    template: Template,
-    connection: Connection,
-    options: _Options,
-    key: tuple[str, ...] | None,
-) -> Ledger:
-    return journal.begin(
-        options.campaign,
-        scope=_scope(connection),
-        sender=template.sender or connection.sender or connection.user,
-        fingerprint=template.fingerprint,
-        key=key,
-        changed=options.changed,
-    )
+def _say_new(merge: Merge, path: Path) -> None:
+    if not merge.server.connection.is_loopback:
+        merge.note(f"The journal {str(path)!r} is new: nothing is known of earlier sends.")
 
 
-def _plan(merge: _Merge) -> None:
+def _plan(merge: Merge, ledger: Ledger) -> None:
     """Write the rows that are due into the journal, where the merge is not refused."""
-    options = merge.options
-    if merge.check.problems and options.on_problem == "stop":
+    if merge.check.problems and merge.options.on_problem == "stop":
         return  # it is refused before a row is written
-    if options.limit is not None:
-        merge.roll.hold_back(options.limit, "Beyond limit=.")
-    merge.doubts = merge.roll.outcomes().counts().get(State.IN_DOUBT.value, 0)
-    assert merge.ledger is not None
-    merge.ledger.adopt()
+    _limit(merge)
+    _refuse_unexpected(merge)
+    ledger.adopt()
     for rows in merge.roll.unplanned(_PLANNED_AT_ONCE):
-        merge.roll.note_records(merge.ledger.plan(rows), rows)
+        merge.roll.note_records(ledger.plan(rows), rows)
 
 
-def _close(journal: Journal, options: _Options) -> None:
+def _limit(merge: Merge) -> None:
+    """Have only so many of the due rows sent as were asked for, and count those in doubt."""
+    if merge.options.limit is not None:
+        merge.roll.hold_back(merge.options.limit, "Beyond limit=.")
+    merge.doubts = merge.roll.outcomes().counts().get(State.IN_DOUBT.value, 0)
+
+
+def _refuse_unexpected(merge: Merge) -> None:
+    expected, due = merge.order.expected, merge.roll.count_due()
+    if expected is None or (merge.check.problems and merge.options.on_problem == "stop"):
+        return
+    if due == expected and merge.order.same not in {"", merge.mark}:
+        cause = "The rows that are due now are not those that were checked and confirmed; nothing was sent."
+        raise MergeRefusedError(cause, "The frame or what it is filled with has changed: check again.")
+    if due == expected:
+        return
+    said = "1 row is" if due == 1 else f"{due:,} rows are"
+    cause = f"{said} due now, not the {expected:,} that were confirmed; nothing was sent."
+    raise MergeRefusedError(cause, "Check again, and confirm what is due then.")
+
+
+def _close(journal: Journal, options: Options) -> None:
     if journal is not options.journal:
         journal.close()
 
@@ -542,16 +731,25 @@ def _key_columns(key: str | Sequence[str] | None, frame: Frame) -> tuple[str, ..
     return names
 
 
-def _unnamed(connection: Connection, template: Template) -> MergeRefusedError:
+class _Unnamed(NamedTuple):
+    """A name to copy, and the refusal that says it."""
+
+    name: str
+    error: MergeRefusedError
+
+
+def _unnamed(connection: Connection, template: Template) -> _Unnamed:
     """Return the refusal of a merge that could mail everybody twice, with a name to copy."""
     word = re.sub(r"[^a-z0-9]+", "-", Path(template.name).stem.lower()).strip("-") or "mailing"
+    name = f"{word}-{dt.date.today():%Y-%m}"  # noqa: DTZ011 - the person's own calendar
     cause = f"A merge to {connection.host} needs a name, so that running it again mails nobody twice."
-    fix = f'Add campaign="{word}-{dt.date.today():%Y-%m}"; a new mailing takes a new name.'  # noqa: DTZ011 - the person's own calendar
-    return MergeRefusedError(cause, fix)
+    return _Unnamed(name, MergeRefusedError(cause, f'Add campaign="{name}"; a new mailing takes a new name.'))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Options:
+class Options:
+    """What `mail_merge` takes beside its rows, its template and the fields of a mail; see there."""
+
     campaign: str = ""
     journal: Journal | str | Path | None = None
     changed: Literal["stop", "send-rest"] = "stop"
@@ -580,6 +778,14 @@ class _Options:
         if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 0):
             cause = f"limit={self.limit!r} is no number of rows."
             raise OptionError(cause, "Give a whole number, 0 or more.")
+
+    @classmethod
+    def split(cls, given: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
+        """Return the options among what a merge was given, and the fields."""
+        names = {f.name for f in dataclasses.fields(cls)}
+        return cls(**{k: v for k, v in given.items() if k in names}), {
+            k: v for k, v in given.items() if k not in names
+        }
 
 
 def mail_merge(
@@ -618,7 +824,9 @@ def mail_merge(
             ``matplotlib.figure.Figure``.
         limit: Send only this many rows; those that the campaign had already do not count.
         test_to: Send every mail to this address instead; nobody counts as mailed.
-        dry_run: Check every row and send nothing; never raises for a row.
+        dry_run: Check every row and send nothing; never raises for a row. With a *campaign* it says which rows are
+            due and which the campaign had already, as the merge itself would find it now, and raises what that
+            would be refused for; nothing is written, and the campaign may be sent elsewhere meanwhile.
         changed: What to do when the campaign's template, From or server is not what it began with:
             ``"stop"`` refuses and says what changed, ``"send-rest"`` goes on with the rest.
         on_problem: ``"stop"`` sends nothing when a row has a problem; ``"skip"`` sends the good rows
@@ -641,69 +849,43 @@ def mail_merge(
         KeyboardInterrupt: The kernel was interrupted; rows in flight had up to 5 s, and
             ``Report.last()`` says how far it went.
     """
-    options = _Options(
+    options = Options(
         campaign=campaign, key=key, via=via, values=values, executor=executor, limit=limit, test_to=test_to, dry_run=dry_run,
         changed=changed, on_problem=on_problem, journal=journal, on_outcome=on_outcome, progress=progress,
     )  # fmt: skip
-    merge = _prepare(df, template, options, fields)
-    try:
-        if (early := _early(merge)) is not None:
+    with prepare(Order.of(df, template, options, fields)) as merge:
+        if (early := merge.early()) is not None:
             return early
         with _Progress(merge) as bar:
             run = merge.run(bar.step)
             try:
                 _sync.run(run.send, stop=run.stop)
             except BaseException:
-                _show(_finished(merge, run))
+                _show(merge.finished(run))
                 raise
-        return _finished(merge, run)
-    finally:
-        merge.close()
+        return merge.finished(run)
 
 
 async def amail_merge(df: Any, template: Template | str | Path, **options: Any) -> Report:
     """Do what `mail_merge` does, awaited, with the same arguments; rendering happens on this loop."""
-    names = {f.name for f in dataclasses.fields(_Options)}
-    chosen = _Options(**{k: options.pop(k) for k in list(options) if k in names})
-    merge = _prepare(df, template, chosen, options)
-    try:
-        if (early := _early(merge)) is not None:
+    chosen, fields = Options.split(options)
+    with prepare(Order.of(df, template, chosen, fields)) as merge:
+        if (early := merge.early()) is not None:
             return early
         with _Progress(merge) as bar:
             run = merge.run(bar.step)
             try:
                 await _sync.ticking(run.send(_sync.Inline()))
             except BaseException:
-                _show(_finished(merge, run))
+                _show(merge.finished(run))
                 raise
-        return _finished(merge, run)
-    finally:
-        merge.close()
-
-
-def _early(merge: _Merge) -> Report | None:
-    """Return the Report of a merge that sends nothing, or None when it goes on."""
-    if merge.options.dry_run:
-        return merge.report("Nothing was sent.")
-    if merge.check.problems and merge.options.on_problem == "stop":
-        report = merge.report("Nothing was sent.")
-        raise PreflightError(*_problem_text(merge.check.problems, len(report)), report=report)
-    if not merge.roll.count_due():
-        why = "The frame has no rows." if not len(merge.frame) else "No row is due."
-        return merge.report(f"{why} Nothing was sent.")
-    return None
+        return merge.finished(run)
 
 
 def _problem_text(count: int, total: int) -> tuple[str, str]:
     rows = "row has a problem" if count == 1 else "rows have problems"
     cause = f"{count:,} of {total:,} {rows}; nothing was sent."
     return cause, 'Mend the rows, or send the others with on_problem="skip". Report.last() has them all.'
-
-
-def _finished(merge: _Merge, run: Run) -> Report:
-    if run.stopped:
-        merge.roll.explain(run.stopped)
-    return merge.report(run.stopped, tried=True)
 
 
 def _run(
@@ -752,7 +934,7 @@ class _Progress:
     One line of it stays, in a saved notebook too: a widget would be dead there.
     """
 
-    def __init__(self, merge: _Merge) -> None:
+    def __init__(self, merge: Merge) -> None:
         self._put = merge.roll.put
         self._failures = 0
         self._bar: Any = None
@@ -828,9 +1010,22 @@ def preview(df: Any, template: Template | str | Path, row: int = 0, **fields: An
     """
     values = fields.pop("values", None)
     check_field_names(fields)
-    frame = Frame(df)
-    connection = connections.current() or _NOWHERE
-    made = _template(template, fields, frame, connection)
+    return row_message(
+        Frame(df), template, row, connections.current() or _NOWHERE, values=values, fields=fields
+    )
+
+
+def row_message(
+    frame: Frame,
+    template: Template | str | Path,
+    row: int,
+    connection: Connection,
+    *,
+    values: Mapping[str, Any] | None = None,
+    fields: Mapping[str, Any] | None = None,
+) -> Message:
+    """Return the Message that one row makes, for a frame that is read already and any server; see `preview`."""
+    made = _template(template, fields or {}, frame, connection)
     try:
         return looked_at(made.fill(frame.row(row), values=values), connection.user)
     except MailError as error:

@@ -12,9 +12,21 @@ from smtp_notebook.addresses import Address
 from smtp_notebook.outcome import AddressError, MergeRefusedError, MessageError
 from smtp_notebook.template import is_missing
 
-__all__ = ["ADDRESS_COLUMNS", "Frame", "canonical_key", "guess_address_column", "row_key"]
+__all__ = [
+    "ADDRESS_COLUMNS",
+    "Frame",
+    "canonical_key",
+    "guess_address_column",
+    "guess_key_column",
+    "row_key",
+]
 
 ADDRESS_COLUMNS = frozenset({"email", "e-mail", "mail", "email address"})
+#: What a column that tells rows apart is called, without blanks, hyphens and underscores; the likeliest first.
+_KEY_COLUMNS = (
+    *("id", "key", "uuid", "guid", "uid"),
+    *("recordid", "leadid", "contactid", "customerid", "memberid", "userid"),
+)
 _EXACT_FLOAT = 2**53
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _BLOCK = 4096
@@ -53,9 +65,7 @@ class Frame:
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield each row; a name that a dict lacks is a missing cell."""
         if self._dicts is not None:
-            for row in self._dicts:
-                cells = {str(k): v for k, v in row.items()}
-                yield {name: cells.get(name) for name in self.columns}
+            yield from map(self._named, self._dicts)
             return
         names = self.columns
         for start in range(0, len(self._table) if names else 0, _BLOCK):
@@ -63,6 +73,10 @@ class Frame:
             block = self._table[start : start + _BLOCK]
             for values in zip(*[column.to_list() for column in block.iter_columns()], strict=True):
                 yield dict(zip(names, values, strict=True))
+
+    def _named(self, row: Mapping[Any, Any]) -> dict[str, Any]:
+        cells = {str(k): v for k, v in row.items()}
+        return {name: cells.get(name) for name in self.columns}
 
     def row(self, position: int) -> dict[str, Any]:
         """Return one row by its position, counted from 0; negative counts from the end."""
@@ -72,12 +86,18 @@ class Frame:
             raise MergeRefusedError(cause, "Rows are counted from 0.")
         position %= count
         if self._dicts is not None:
-            return next(iter(Frame([self._dicts[position]]).rows()), {}) | {
-                name: self._dicts[position].get(name) for name in self.columns
-            }
+            return self._named(self._dicts[position])
         return dict(
             zip(self.columns, next(iter(self._table[position : position + 1].iter_rows())), strict=True)
         )
+
+    def cells(self, column: str) -> list[Any]:
+        """Return all cells of one column, in the order of the rows."""
+        if self._dicts is None:
+            # By place: a name that is no text would be taken for a row's number.
+            place = self.columns.index(column)
+            return next(each.to_list() for at, each in enumerate(self._table.iter_columns()) if at == place)
+        return [self._named(row)[column] for row in self._dicts]
 
     def labels(self) -> Sequence[Any]:
         """Return the frame's own index: one label per row."""
@@ -125,6 +145,22 @@ def guess_address_column(columns: Iterable[str]) -> str:
         raise MergeRefusedError(cause, f"Say which: to='{{{{ {found[0]} }}}}'.")
     cause = f"No column is called email; there are: {', '.join(map(repr, names[:20])) or 'none'}."
     raise MergeRefusedError(cause, "Say where to send: to='{{ ColumnName }}' here or in the template's head.")
+
+
+def guess_key_column(frame: Frame) -> str:
+    """Return a column that is called id, key or the like and tells the rows apart, or "" for none."""
+    plain = {
+        re.sub(r"[\s_-]", "", name.lstrip("\ufeff")).casefold(): name for name in reversed(frame.columns)
+    }
+    named = (plain[word] for word in _KEY_COLUMNS if word in plain)
+    return next((name for name in named if _tells_apart(frame.cells(name))), "")
+
+
+def _tells_apart(cells: Sequence[Any]) -> bool:
+    try:
+        return 0 < len(cells) == len({canonical_key(cell) for cell in cells})
+    except MessageError:
+        return False
 
 
 # --------------------------------------------------------------------------------------------- keys

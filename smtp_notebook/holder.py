@@ -15,7 +15,7 @@ from typing import Any
 
 from smtp_notebook.outcome import JournalError, MergeRefusedError
 
-__all__ = ["Holder", "alive", "boot_id", "on_network", "stamp"]
+__all__ = ["Holder", "alive", "boot_id", "on_network", "seen", "stamp"]
 
 _NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "sshfs", "glusterfs", "ceph", "lustre")
 
@@ -52,8 +52,7 @@ class Holder:
     """
 
     def __init__(self, path: Path, campaign: str) -> None:
-        name = hashlib.sha256(campaign.encode()).hexdigest()[:16]
-        self._path = path.with_name(f"{path.name}.{name}.lock")
+        self._path = _beside(path, campaign)
         try:
             self._file = self._path.open("a+", encoding="utf-8")
         except OSError as error:
@@ -72,10 +71,7 @@ class Holder:
 
     def _read(self) -> dict[str, Any]:
         self._file.seek(0)
-        with contextlib.suppress(ValueError):
-            found = json.loads(self._file.read())
-            return found if isinstance(found, dict) else {}
-        return {}
+        return _who(self._file.read())
 
     def _write(self, who: dict[str, Any]) -> None:
         self._file.seek(0)
@@ -92,11 +88,43 @@ class Holder:
             self._file.close()
 
 
-def _held(campaign: str, who: dict[str, Any], fix: str) -> MergeRefusedError:
-    where = (
+def seen(path: Path, campaign: str) -> str:
+    """Say in words who runs a campaign of the journal at *path*; "" when nobody seems to.
+
+    Only what the holder wrote is read: no lock is tried, because even that would keep others out for a moment. So it
+    is for a person's eyes, and decides nothing.
+    """
+    try:
+        who = _who(_beside(path, campaign).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""  # nobody ran it, or it cannot be read while it is locked (Windows)
+    if not who:
+        return ""
+    here = who.get("host") == platform.node()
+    gone = who.get("boot") != boot_id() or not isinstance(who.get("pid"), int) or not alive(who["pid"])
+    return "" if here and gone else _place(who)
+
+
+def _beside(path: Path, campaign: str) -> Path:
+    name = hashlib.sha256(campaign.encode()).hexdigest()[:16]
+    return path.with_name(f"{path.name}.{name}.lock")
+
+
+def _who(text: str) -> dict[str, Any]:
+    with contextlib.suppress(ValueError):
+        found = json.loads(text)
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _place(who: dict[str, Any]) -> str:
+    return (
         f"process {who.get('pid', '?')} on {who.get('host', 'an unknown host')} since {who.get('since', '?')}"
     )
-    return MergeRefusedError(f"The campaign {campaign!r} is being sent already, by {where}.", fix)
+
+
+def _held(campaign: str, who: dict[str, Any], fix: str) -> MergeRefusedError:
+    return MergeRefusedError(f"The campaign {campaign!r} is being sent already, by {_place(who)}.", fix)
 
 
 def _locked(file: Any) -> bool:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from smtp_notebook import _html
-from smtp_notebook.holder import Holder, alive, boot_id, on_network, stamp
+from smtp_notebook.holder import Holder, alive, boot_id, on_network, seen, stamp
 from smtp_notebook.outcome import JournalError, MergeRefusedError, Outcome, Report, State
 from smtp_notebook.records import Stored, packed, unpacked
 from smtp_notebook.schema import FIELDS, INSERT, MIGRATIONS, checksum, key_hash
@@ -47,7 +47,7 @@ from smtp_notebook.standing import (
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Campaign", "Journal", "Ledger", "PassingJournal", "Row"]
+__all__ = ["Campaign", "Glance", "Journal", "Ledger", "PassingJournal", "Row", "look"]
 
 PATH_VARIABLE = "SMTP_NOTEBOOK_JOURNAL"
 #: Answers are synced when they are this old, in seconds, if no window was armed since.
@@ -152,7 +152,7 @@ class Journal:
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
-        self.path = Path(path or os.environ.get(PATH_VARIABLE) or _default_path()).expanduser().absolute()
+        self.path = _given(path)
         self._lock = threading.RLock()
         self._synced: bool | None = None
         with self._explained():
@@ -162,9 +162,41 @@ class Journal:
             self._wal = not on_network(self.path)
             if self.new:
                 self._make()
-            elif not self.path.stat().st_size:
-                raise self._damaged("it is empty, which a journal never is")
+            self._refuse_empty()
             self._open(self.path)
+
+    @classmethod
+    def to_read(cls, path: str | Path | None = None) -> Journal | None:
+        """Return the journal at *path*, open for reading alone; None where there is none, and none is made.
+
+        A file of an older version stays as it is: a private copy of it is moved to the present form.
+
+        Raises:
+            JournalError: As from `Journal`.
+        """
+        self = cls.__new__(cls)
+        self.path = _given(path)
+        self._lock, self._synced, self._wal, self.new = threading.RLock(), None, True, False
+        with self._explained():
+            self.path = self.path.resolve()
+            if not self.path.exists():
+                return None
+            self._refuse_empty()
+            # Not mode=ro: that would leave the log's files behind, and could not read over a dead run's.
+            self._db = _connected(f"{self.path.as_uri()}?mode=rw", uri=True)
+            self._db.execute("PRAGMA query_only=1")
+            if self.path.stat().st_size <= _QUICK_BYTES:
+                self._check()
+            if self._db.execute("PRAGMA user_version").fetchone()[0] < len(MIGRATIONS):
+                with contextlib.closing(self._db) as file:
+                    self._db = _connected("")
+                    file.backup(self._db)
+            self._migrate()
+        return self
+
+    def _refuse_empty(self) -> None:
+        if not self.path.stat().st_size:
+            raise self._damaged("it is empty, which a journal never is")
 
     def _make(self) -> None:
         """Make the file under another name, so that nobody ever sees half of one; whoever is first wins."""
@@ -178,7 +210,7 @@ class Journal:
             draft.unlink(missing_ok=True)
 
     def _open(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        self._db = _connected(path)
         mode = "wal" if self._wal else "delete"
         if self._db.execute("PRAGMA journal_mode").fetchone()[0] != mode:
             self._db.execute(f"PRAGMA journal_mode={mode}")
@@ -285,6 +317,12 @@ class Journal:
         return [
             Campaign(name, scope, sender, version, created, self._counts(number))
             for number, name, scope, sender, version, created in found
+        ]
+
+    def campaign_names(self) -> list[str]:
+        """Return the name of every mailing, the newest first."""
+        return [
+            name for (name,) in self._all("SELECT name FROM campaign WHERE name<>? ORDER BY id DESC", SINGLE)
         ]
 
     def _counts(self, number: int) -> dict[str, int]:
@@ -437,8 +475,7 @@ class Journal:
                 or server differs from before and *changed* is "stop".
             JournalError: The file is damaged or cannot be written.
         """
-        if campaign == SINGLE:
-            raise MergeRefusedError(f"The campaign name {campaign!r} is taken by send().", "Choose another.")
+        _refuse_reserved(campaign)
         holder = Holder(self.path, campaign)
         try:
             with self._explained():
@@ -450,6 +487,28 @@ class Journal:
             holder.release()
             raise
         return Ledger(self, number, version, holder, now)
+
+    def glance(self, campaign: str, now: Terms, changed: str) -> Glance:
+        """Look at a mailing; see `look`."""
+        with self._reading():
+            found = self._version(campaign, now, changed)
+            if found is None:
+                return Glance(self.path, self)
+            number, _ = found
+            running = self._all("SELECT 1 FROM campaign WHERE id=? AND running=1", number)
+            lost = self._claimed(number, boot_id()) if running else ()
+        return Glance(self.path, self, number, frozenset(lost), seen(self.path, campaign))
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Have several queries see one moment of a file that others write to."""
+        with self._lock, self._explained():
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")  # nothing was written
 
     def single(self, row: Row, *, once: bool) -> tuple[Ledger, Outcome | None, str]:
         """Open one mail, known by what it says: no campaign, and no lock that others would wait for.
@@ -498,16 +557,23 @@ class Journal:
                 raise MergeRefusedError(cause, "Wait for it; it is not sent a second time.")
 
     def _campaign(self, name: str, now: Terms, changed: str) -> tuple[int, int]:
-        """Return the campaign's number, and which version of it these terms are."""
+        """Return the campaign's number, and which version of it these terms are; a new one is written."""
+        found = self._version(name, now, changed)
+        if found is not None:
+            return found
+        with self._writing(synced=True) as db:
+            cursor = db.execute(
+                "INSERT INTO campaign (name, scope, sender, fingerprint, keys, version, created) VALUES (?, ?, ?, ?, ?, 1, ?)",
+                (name, *now, stamp()),
+            )
+            return int(cursor.lastrowid or 0), 1
+
+    def _version(self, name: str, now: Terms, changed: str) -> tuple[int, int] | None:
+        """Return the campaign's number, and which version of it these terms are; None where it is new."""
         query = "SELECT id, scope, sender, fingerprint, keys, version, rows FROM campaign WHERE name=?"
         found = self._all(query, name)
         if not found:
-            with self._writing(synced=True) as db:
-                cursor = db.execute(
-                    "INSERT INTO campaign (name, scope, sender, fingerprint, keys, version, created) VALUES (?, ?, ?, ?, ?, 1, ?)",
-                    (name, *now, stamp()),
-                )
-                return int(cursor.lastrowid or 0), 1
+            return None
         number, scope, sender, fingerprint, keys, version, rows = found[0]
         self._count(number, rows)
         before = Terms(scope, sender, fingerprint, keys or now.keys)
@@ -789,6 +855,71 @@ class Ledger:
                 self._holder.release()
 
 
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """A campaign as it stands, looked at while somebody may be sending it.
+
+    Attributes:
+        path: The journal's file.
+        journal: The journal, or None where there is none yet.
+        number: The campaign's number there, or None where it is new.
+        lost: The records, as written so many times, that a power failure put in doubt.
+        holder: Who seems to be sending it at this moment, in words, or "".
+    """
+
+    path: Path
+    journal: Journal | None = None
+    number: int | None = None
+    lost: frozenset[tuple[int, int]] = frozenset()
+    holder: str = ""
+
+    def known(self, key: str) -> Known | None:
+        """Return what the next run would know of a row: what a dead run left open is in doubt."""
+        if self.journal is None or self.number is None:
+            return None
+        known = self.journal.known(self.number, key)
+        if known is not None and (known.id, known.seq) in self.lost:
+            return dataclasses.replace(known, outcome=doubtful(known.outcome))
+        return known
+
+
+@contextlib.contextmanager
+def look(
+    path: str | Path | None,
+    campaign: str,
+    *,
+    scope: str,
+    sender: str,
+    fingerprint: str,
+    key: Sequence[str] | None = None,
+    changed: Literal["stop", "send-rest"] = "stop",
+) -> Iterator[Glance]:
+    """Look at a mailing as `Journal.begin` would find it.
+
+    Nothing is written, no file is made, and nobody is kept from sending the campaign meanwhile.
+
+    Args:
+        path: The journal's file, as in `Journal`.
+        campaign: As in `Journal.begin`, like the others.
+        scope: Where it would go.
+        sender: Its From.
+        fingerprint: Tells its template from another.
+        key: The columns that identify a row.
+        changed: Whether another template, From or server is refused.
+
+    Raises:
+        MergeRefusedError: `Journal.begin` would refuse it for what it is; never because somebody sends it.
+        JournalError: The file is damaged or cannot be read.
+    """
+    _refuse_reserved(campaign)
+    journal = Journal.to_read(path)
+    if journal is None:
+        yield Glance(_given(path))
+        return
+    with contextlib.closing(journal):
+        yield journal.glance(campaign, Terms(scope, sender, fingerprint, json.dumps(key)), changed)
+
+
 @dataclass(slots=True)
 class _Write:
     """One change that waits for its commit: an answer's columns, or None for an intent.
@@ -847,6 +978,22 @@ def _publish(draft: Path, path: Path) -> None:
         if path.exists():
             raise FileExistsError from None
         draft.replace(path)
+
+
+def _connected(path: str | Path, *, uri: bool = False) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=uri
+    )
+
+
+def _given(path: str | Path | None) -> Path:
+    """Return where the journal is to be: as named, else what the environment says, else the user's own."""
+    return Path(path or os.environ.get(PATH_VARIABLE) or _default_path()).expanduser().absolute()
+
+
+def _refuse_reserved(campaign: str) -> None:
+    if campaign == SINGLE:
+        raise MergeRefusedError(f"The campaign name {campaign!r} is taken by send().", "Choose another.")
 
 
 def _default_path() -> Path:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from smtp_notebook.rate import Token
     from smtp_notebook.roll import Due
 
-__all__ = ["CLAIMED", "WINDOW", "Claims", "Feed", "Planned", "Preflight", "Single", "checked"]
+__all__ = ["CLAIMED", "WINDOW", "Claims", "Feed", "Planned", "Preflight", "Single", "Watch", "checked"]
 
 T = TypeVar("T")
 
@@ -182,6 +182,10 @@ class Preflight:
 
     Attributes:
         findings: What `lint` says of the mails, each with the first row of which it says that.
+        total: How many rows the frame has that is being checked.
+        problems: How many of the rows so far must not be sent.
+        due: How many are to be sent.
+        settled: How many are not due: earlier runs sent them, or left them in doubt.
     """
 
     def __init__(
@@ -199,17 +203,25 @@ class Preflight:
         self.kept = _Kept(MEMORY_BUDGET if budget is None else budget)
         self.partly: dict[int, Known] = {}
         self.findings: dict[str, int] = {}
+        self.total = 0
         self.problems = 0
         self.due = 0
+        self.settled = 0
         self._connection = connection
         self._key = key
         self._earlier = earlier
 
-    def check(self, frame: Frame, limit: int | None = None) -> None:
-        """Check the rows, at most *limit* good ones, and put each into the roll."""
+    def check(self, frame: Frame, limit: int | None = None, *, each: Watch | None = None) -> None:
+        """Check the rows, at most *limit* good ones, and put each into the roll.
+
+        *each* is called before each row; what it raises ends the check.
+        """
+        self.total = len(frame)
         waiting: deque[_Waiting] = deque()
         try:
             for position, cells in enumerate(frame.rows()):
+                if each is not None:
+                    each(self)
                 if limit is not None and self.due + len(waiting) >= limit:
                     self._finish(waiting, 0)
                     if self.due >= limit:
@@ -257,7 +269,7 @@ class Preflight:
         if known is not None and known.state != State.REFUSED:
             outcome = decided(known, self._recipients(cells), known.digest)
             if outcome is not None:
-                self.roll.add(outcome.with_(row=position))
+                self._settle(outcome, position)
                 return None
         return _Waiting(position, key, people, known, self.press.begin(cells))
 
@@ -268,10 +280,15 @@ class Preflight:
         while self.press.findings:
             self.findings.setdefault(self.press.findings.pop(0), position)
         if known is not None and (outcome := decided(known, printed.recipients, printed.digest)) is not None:
-            self.roll.add(outcome.with_(row=position))
+            self._settle(outcome, position)
             return
         shared = self._shared_addresses(people or self.press.addressees(begun.cells), position)
         self._add(position, key, printed, known, shared)
+
+    def _settle(self, outcome: Outcome, position: int) -> None:
+        """Put a row into the roll that is as an earlier run left it."""
+        self.settled += 1
+        self.roll.add(outcome.with_(row=position))
 
     def _recipients(self, cells: Mapping[str, Any]) -> tuple[str, ...]:
         """Return whom a row goes to that will not be sent; () when that is unclear."""
@@ -315,6 +332,10 @@ class Preflight:
                 key = " ".join(str(cells[column]).split())[:80]
         key = key.encode("utf-8", "backslashreplace").decode()  # half of a character has no other form
         return Outcome(state=State.INVALID, row=position, key=key, reason=error.cause, fix=error.fix)
+
+
+#: Looks at a check while it is going on.
+Watch = Callable[[Preflight], object]
 
 
 # --------------------------------------------------------------------------------------------- feed

@@ -5,6 +5,7 @@ A merge prints thousands of mails that differ in a few words. Everything they sh
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from smtp_notebook import mime
+from smtp_notebook._sync import Turn
 from smtp_notebook.attachments import inside
 from smtp_notebook.charts import loaded
 from smtp_notebook.connection import Connection
@@ -294,6 +296,7 @@ class Press:
         values: More names for every row.
         executor: Where functions of the values are called whose results the body prints; None for here.
         cache_bytes: How much may be kept of rows' files, and of molds.
+        turn: Held while a row is printed; None where nobody else renders with the same objects.
 
     Attributes:
         slow_rows: How many rows went the whole way.
@@ -310,8 +313,10 @@ class Press:
         values: Mapping[str, Any] | None = None,
         executor: Executor | None = None,
         cache_bytes: int = CACHE_BYTES,
+        turn: Turn | None = None,
     ) -> None:
         self.slow_rows = 0
+        self._turn = turn
         self.ahead = _AHEAD if executor is not None else 0
         self._template = template
         self._connection = connection
@@ -378,7 +383,8 @@ class Press:
         Raises:
             MailError: The row makes no mail that may be sent, and why.
         """
-        return self.finish(self.begin(cells))
+        with self._turn or contextlib.nullcontext():
+            return self.finish(self.begin(cells))
 
     def begin(self, cells: Mapping[str, Any]) -> Begun:
         """Run a row's template; what an executor makes for it may take until it is finished."""

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 from smtp_notebook.outcome import SettingsError
 
-__all__ = ["Limiter", "Rate", "Token", "parse_rates"]
+__all__ = ["Limiter", "Rate", "Token", "least_seconds", "parse_rates"]
 
 Unit = Literal["mails", "recipients"]
 _LONGEST = 31 * 86400
@@ -102,6 +102,18 @@ def parse_rates(given: str | Iterable[str | Rate]) -> tuple[Rate, ...]:
         elif each.strip():
             found.extend(map(_parse, each.split(",")))
     return tuple(dict.fromkeys(found))
+
+
+def least_seconds(rates: Iterable[Rate], mails: int) -> float:
+    """Return how long so many mails of one recipient take at least, in seconds, when nothing went before.
+
+    A paced rate spreads them; a cap lets its number go at once, and makes the next ones wait for its window.
+    """
+    waits = [
+        (mails - 1) * rate.seconds / rate.count if rate.paced else (mails - 1) // rate.count * rate.seconds
+        for rate in rates
+    ]
+    return max([0.0, *waits])
 
 
 def _parse(text: str) -> Rate:

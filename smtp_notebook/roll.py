@@ -7,6 +7,7 @@ and outcomes, never a text.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import threading
@@ -195,6 +196,20 @@ class Roll:
     def count_due(self) -> int:
         """Return how many rows are to be sent."""
         return int(self._read("SELECT count(*) FROM row WHERE due=1")[0][0])
+
+    def mark(self, *, texts: bool) -> str:
+        """Return a digest of the rows to be sent: where they stand, their keys and recipients, and what they say.
+
+        Args:
+            texts: Whether what the mails say counts; not where it is another each time.
+        """
+        found, last = hashlib.blake2b(digest_size=16), -1
+        while rows := self.due(last, _BUFFERED):
+            last = rows[-1].position
+            for row in rows:
+                said = row.digest if texts else b""
+                found.update(repr((row.position, row.key, row.recipients, said)).encode())
+        return found.hexdigest()
 
     def outcomes(self) -> Stored:
         """Return every row as an Outcome, in the frame's order."""

@@ -704,7 +704,7 @@ class Template:
 
     def __init__(
         self,
-        source: str | Path | Template = "",
+        source: str | Path | Template | _Source = "",
         /,
         *,
         name: str = "",
@@ -834,6 +834,20 @@ class Template:
     def with_(self, **fields: Any) -> Template:
         """Return a copy whose *fields* win over this one's."""
         return Template(self, name=self.name, attach_root=self.attach_root, values=self._values, **fields)
+
+    def with_source(self, text: str, **fields: Any) -> Template:
+        """Return a copy of which *text* is head and body; what was given in Python stays, and so does the folder.
+
+        *fields* win over both.
+
+        Raises:
+            TemplateError: A syntax error, with its line.
+        """
+        was = self.parsed
+        parsed = dataclasses.replace(
+            _Source.from_text(text), given=self._given, name=was.name, root=was.root, format=was.format
+        )
+        return Template(parsed, name=self.name, attach_root=self.attach_root, values=self._values, **fields)
 
     def __repr__(self) -> str:
         subject = self._fields.get("subject")

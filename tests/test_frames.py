@@ -73,3 +73,30 @@ def test_a_frame_may_have_no_rows_no_columns_and_names_that_are_no_text():
     assert list(Frame(pd.DataFrame({"a": []})).rows()) == []
     assert list(Frame(pd.DataFrame()).rows()) == []
     assert list(Frame(pd.DataFrame({0: [1], "b": [2]})).rows()) == [{"0": 1, "b": 2}]
+
+
+@pytest.mark.parametrize(
+    ("columns", "key"),
+    [
+        ({"Name": ["a", "b"], "Id": ["x", "y"]}, "Id"),
+        ({"Lead Id": [1, 2], "id": [1, 1]}, "Lead Id"),
+        ({"contact_id": [1, 2], "KEY": [3, 4]}, "KEY"),
+        ({"id": [1, 1.0]}, ""),
+        ({"id": ["1", 1]}, ""),
+        ({"id": [1, None]}, ""),
+        ({"id": [True, False]}, ""),
+        ({"idea": [1, 2]}, ""),
+        ({"id": []}, ""),
+    ],
+)
+def test_a_key_is_guessed_by_its_name_where_it_tells_the_rows_apart(columns, key):
+    rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    for data in (pd.DataFrame(columns, dtype=object), rows):
+        assert frames.guess_key_column(Frame(data)) == key
+
+
+def test_a_columns_cells_are_those_of_its_rows():
+    for data in (pd.DataFrame({"a": [1, 2], 0: ["x", None]}), [{"a": 1, 0: "x"}, {"a": 2}]):
+        frame = Frame(data)
+        assert frame.cells("0") == [row["0"] for row in frame.rows()]
+        assert frame.row(0) == next(frame.rows()) == {"a": 1, "0": "x"}

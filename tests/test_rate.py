@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_notebook import SettingsError
-from smtp_notebook.rate import Limiter, Rate, parse_rates
+from smtp_notebook.rate import Limiter, Rate, least_seconds, parse_rates
 
 NEAR = 1e-5  # the tolerance of a comparison; the limiter lets a timer be a millionth of a second early
 WINDOWS = [1, 5, 10, 60, 61, 300, 3600, 86400]
@@ -339,3 +339,19 @@ def test_complaints_never_make_it_faster(rates, requests, complaints):
         mails.append((now, recipients))
     for rate in rates:
         assert most_in_a_window(rate, mails) <= rate.count
+
+
+@pytest.mark.parametrize(
+    ("rate", "mails", "seconds"),
+    [
+        ("", 1000, 0),
+        ("30/min", 1, 0),
+        ("30/min", 31, 60),
+        ("2000/day", 2000, 0),
+        ("2000/day", 2001, 86400),
+        ("2000/day", 4001, 2 * 86400),
+        ("10/s, 50/5 min", 100, 300),
+    ],
+)
+def test_the_least_time_of_a_merge_is_that_of_its_slowest_rate(rate, mails, seconds):
+    assert least_seconds(parse_rates(rate), mails) == seconds

@@ -525,3 +525,18 @@ def test_two_values_make_no_scheme_together(first, second):
     assert ":" not in link
     usual = template.fill({"a": "https://example.com", "b": "/path/to?x"}).html
     assert 'href="https://example.com/path/to%3Fx"' in usual
+
+
+def test_another_source_keeps_folder_name_format_values_and_fields(tmp_path):
+    (tmp_path / "t.html").write_text("---\nto: a@example.com\n---\n<p>{{ v }}</p>")
+    (tmp_path / "a.txt").write_text("x")
+    old = Template(tmp_path / "t.html", values={"v": 1}, cc="c@example.com")
+    new = old.with_source("---\nattach: a.txt\n---\n<b>{{ v }}</b>")
+    message = new.with_(to="b@example.com").fill()
+    assert (new.name, new.format, new.attach_root) == ("t.html", "html", tmp_path)
+    assert "<b" in message.html
+    assert message.recipients == ("b@example.com", "c@example.com")
+    assert [a.name for a in message.attach] == ["a.txt"]
+    assert old.with_source(old.source).fingerprint == old.fingerprint
+    with pytest.raises(TemplateError, match=r"t\.html.*line 2"):
+        old.with_source("ok\n{% if %}")
