@@ -13,11 +13,13 @@ from urllib.parse import unquote
 
 __all__ = [
     "CID",
+    "POLICY",
     "QUOTE",
     "badge",
     "card",
     "cids",
     "frame",
+    "items",
     "outcome",
     "plain",
     "plain_cid",
@@ -60,6 +62,11 @@ def quiet(text: str) -> str:
     return f'<span style="opacity:.72">{html.escape(text)}</span>'
 
 
+def items(lines: Iterable[str]) -> str:
+    """Return lines as a list."""
+    return f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>"
+
+
 def outcome(state: str, text: str) -> str:
     """Return one outcome as a card."""
     return card(f"{badge(state, state.replace('_', ' '))}{html.escape(text)}")
@@ -81,7 +88,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         for row in rows
     )
     style = "border-collapse:collapse;margin:4px 0"
-    return f'<div style="overflow-x:auto"><table style="{style}"><tr>{tops}</tr>{lines}</table></div>'
+    # What scrolls has to be reached by keyboard, too.
+    return f'<div style="overflow-x:auto" tabindex="0"><table style="{style}"><tr>{tops}</tr>{lines}</table></div>'
 
 
 QUOTE = r"""(?:["']|&quot;|&#3[49];)"""
@@ -121,7 +129,8 @@ def plain(text: str) -> str:
     return f'<pre style="{style}">{html.escape(text)}</pre>'
 
 
-_POLICY = (
+#: What a mail that is looked at may load: its own images and style, nothing from elsewhere, and no script.
+POLICY = (
     '<meta http-equiv="Content-Security-Policy" content="'
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
 )
@@ -134,7 +143,7 @@ def frame(document: str, *, height: int = 420, title: str = "") -> str:
     policy in front of the document allows images that it carries itself.
     """
     # Without a document type in front of the policy the mail would be shown in quirks mode.
-    source = html.escape(f"<!doctype html>{_POLICY}{document}")
+    source = html.escape(f"<!doctype html>{POLICY}{document}")
     style = "width:100%;border:1px solid var(--jp-border-color2,#d0d7de);border-radius:4px;background:#fff"
     return (
         f'<div><iframe sandbox="" title="{html.escape(title)}" style="{style};height:{height}px" '

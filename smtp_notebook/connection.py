@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from smtp_notebook.addresses import Address, shortened
 from smtp_notebook.outcome import AddressError, OptionError, SecretError, SettingsError
@@ -73,6 +73,9 @@ _SAFE_WAYS = (
 ).replace("…..", "….")
 
 
+_ASKED = "the keyring or a prompt"
+
+
 # -------------------------------------------------------------------------------------------- secret
 
 
@@ -105,6 +108,11 @@ class Secret:
                 raise SecretError(f"The password from {self.origin} is empty or no text.", _SAFE_WAYS)
             self._value = value
         return self._value
+
+    @property
+    def known(self) -> bool:
+        """Whether it was found already."""
+        return self._value is not None
 
     def __repr__(self) -> str:
         return f"<Secret from {self.origin}>"
@@ -278,7 +286,7 @@ class Connection:
     def url(self) -> str:
         """Its URL, without a secret."""
         scheme = next(s for s, (security, _) in _SCHEMES.items() if security == self.security)
-        user = f"{self.user}@" if self.user else ""
+        user = f"{quote(self.user, safe='@')}@" if self.user else ""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{scheme}://{user}{host}:{self.port}"
 
@@ -326,14 +334,28 @@ class Connection:
             SecretError: There is none to be had here; says which ways there are.
         """
         if self.secret is None:
-            secret = _environment_secret() or Secret(
-                lambda: _from_keyring(self) or _prompt(self), "the keyring or a prompt"
-            )
+            secret = _environment_secret() or Secret(lambda: _from_keyring(self) or _prompt(self), _ASKED)
             object.__setattr__(
                 self, "secret", secret
             )  # where it comes from, found late; equality and repr ignore it
         assert self.secret is not None
         return self.secret.reveal()
+
+    def knows_secret(self) -> bool:
+        """Tell whether `resolve_secret` answers without asking a person, or no login is wanted.
+
+        What the environment or the keyring says is kept, as there. A form asks this before it sends: nothing can
+        prompt while a click is handled.
+        """
+        asks = self.secret is None or (self.secret.origin == _ASKED and not self.secret.known)
+        if not self.user or not asks:
+            return True
+        found = _environment_secret()
+        if found is None and (kept := _from_keyring(self)):
+            found = Secret(lambda: kept, "the keyring")
+        if found is not None:
+            object.__setattr__(self, "secret", found)  # as in resolve_secret
+        return found is not None
 
     def save(self, name: str) -> Connection:
         """Keep these settings under *name*, and the password in the system's keyring alone.
@@ -490,6 +512,14 @@ def _settings(connection: Connection) -> dict[str, Any]:
         for k, v in every.items()
         if k not in {"secret", "sandbox", "name"}
     }
+
+
+def differing(connection: Connection) -> dict[str, Any]:
+    """Return the settings that the connection's URL does not say and that are not the usual ones; never a secret."""
+    usual = {f.name: f.default for f in dataclasses.fields(connection)}
+    told = {"secret", "sandbox", "name", "host", "port", "security", "user"}
+    every = {name: getattr(connection, name) for name in usual}
+    return {name: value for name, value in every.items() if name not in told and value != usual[name]}
 
 
 def _read_saved() -> dict[str, Any]:

@@ -21,7 +21,16 @@ from smtp_notebook.event import FILE_NAME, Event, Invitation, checked_event
 from smtp_notebook.letters import Theme, first_uri, letter_html, letter_text, theme_of
 from smtp_notebook.outcome import MessageError
 
-__all__ = ["Attachment", "Event", "Message", "calendar_parts", "each_once", "part_of", "preview_html"]
+__all__ = [
+    "Attachment",
+    "Event",
+    "Message",
+    "calendar_parts",
+    "each_once",
+    "header_block",
+    "part_of",
+    "preview_html",
+]
 
 _PRIORITY = {"high": ("high", "1", "High"), "low": ("low", "5", "Low")}
 _TAG = re.compile(r"<[a-z][^<>]*cid:[^<>]*", re.IGNORECASE)
@@ -454,7 +463,8 @@ def _listed(value: Any) -> list[Any]:
 # ----------------------------------------------------------------------------------------- display
 
 
-def _header_block(message: Message) -> list[tuple[str, str]]:
+def header_block(message: Message) -> list[tuple[str, str]]:
+    """Return what a reader sees above the body: name and value, only those that there are."""
     rows = [
         ("From", str(message.from_ or "")),
         ("To", "; ".join(map(str, message.to))),
@@ -483,7 +493,7 @@ def _remote_note(message: Message) -> list[str]:
 
 
 def _preview_text(message: Message) -> str:
-    head = "\n".join(f"{name}: {value}" for name, value in _header_block(message))
+    head = "\n".join(f"{name}: {value}" for name, value in header_block(message))
     return f"{head}\n\n{message.text or ''}"
 
 
@@ -499,7 +509,7 @@ def preview_html(message: Message, *, height: int = 420) -> str:
     rows = "".join(
         f'<div style="display:flex;gap:8px"><span style="flex:0 0 84px;opacity:.72">{name}</span>'
         f'<span style="min-width:0{";font-weight:600" if name == "Subject" else ""}">{html.escape(value)}</span></div>'
-        for name, value in _header_block(message)
+        for name, value in header_block(message)
     )
     document = message.html
     if document is None:

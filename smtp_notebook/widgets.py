@@ -1,302 +1,268 @@
-"""A form that writes one mail, shows it while it is written, and sends it.
+"""What all forms share: a status line, visible errors, one question at a time, and the choice of a server.
 
-It holds no rule: its state is a Message, and Send is `api.asend` on the background loop, so a click never
-blocks the kernel. It has no password field, because a widget's value is saved with the notebook.
+A form holds no rule. What blocks runs elsewhere: a click returns at once, and nothing prompts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import html
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import ipywidgets as w
 
-from smtp_notebook import _html, _sync, api
+from smtp_notebook import api
 from smtp_notebook import connection as connections
 from smtp_notebook.connection import Connection
-from smtp_notebook.fields import IMPORTANCES, check_field_names
-from smtp_notebook.message import Attachment, Message, preview_html
-from smtp_notebook.outcome import DeliveryError, MailError, Outcome, SettingsError
+from smtp_notebook.outcome import MailError
+from smtp_notebook.parts import Ask, Part, Secret, Status
 from smtp_notebook.sandbox import default_sandbox
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
+__all__ = ["Form", "Latest", "ServerChoice", "columns", "heading", "in_words", "indented", "row_of"]
 
-__all__ = ["EmailForm", "email_form"]
-
-_FORMATS = (("Markdown", "markdown"), ("HTML", "html"), ("Text", "text"))
-_LABEL = {"description_width": "84px"}
-_WIDE = w.Layout(width="auto", min_width="0")
-_TEXTS = ("to", "cc", "bcc", "from_", "subject")
-# JupyterLab drops larger messages without a word (Tornado's websocket_max_message_size).
-_UPLOAD_LIMIT = "up to 10 MB; type a path for more"
+_PORTS = {"starttls": "encrypted (STARTTLS)", "tls": "encrypted (TLS)", "plain": "not encrypted"}
 
 
-def email_form(*, via: Any = None, **fields: Any) -> EmailForm:
-    """Return a form that writes, previews and sends one mail; it displays itself.
+class Form(w.VBox):  # type: ignore[misc]  # ipywidgets ships no types
+    """A form. Its errors and outcomes stand in ``status``, its one open question in ``ask`` or ``secret``."""
 
-    Args:
-        via: The server that is chosen at first, as in `send`.
-        **fields: What the form is filled in with: ``to cc bcc from_ subject body format importance
-            attach``; the others of `send`, such as ``event``, go along.
+    def __init__(self) -> None:
+        super().__init__()
+        self.status = Status()
+        self.ask = Ask()
+        self.secret = Secret()
+        self.add_class("smtpnb-form")
 
-    Raises:
-        OptionError: A field that does not exist.
-    """
-    return EmailForm(via=via, **fields)
+    def fill(self, children: Iterable[Any]) -> None:
+        """Show these, and take the errors of every `Part` among them."""
+        self.children = tuple(children)
+        for part in _parts(self):
+            part.failed = self.failed
 
+    def failed(self, error: BaseException) -> None:
+        """Show an error, whatever it is."""
+        if isinstance(error, MailError):
+            self.status.say("failed", error.cause, error.fix)
+        else:
+            self.status.say("failed", f"{type(error).__name__}: {error}")
 
-class EmailForm(w.VBox):  # type: ignore[misc]  # ipywidgets ships no types
-    """The form. ``form.message`` is what it holds, ``form.outcome`` what became of the last Send."""
-
-    def __init__(self, *, via: Any = None, **fields: Any) -> None:
-        check_field_names(fields)
-        self.outcome: Outcome | None = None
-        self._more = {
-            k: v
-            for k, v in fields.items()
-            if k in {"reply_to", "headers", "read_receipt", "unsubscribe", "inline", "event"}
-        }
-        self._files: list[Attachment] = list(Message(attach=fields.get("attach")).attach)
-        self._sending: Future[Outcome] | None = None
-        self._build(fields, via)
-        super().__init__([self._columns()])
-        self._observe()
-        self._refresh()
-
-    # ------------------------------------------------------------------------------------- pieces
-
-    def _build(self, fields: dict[str, Any], via: Any) -> None:
-        hints = {
-            "to": ("To", "ann@example.com; bob@example.com"),
-            "cc": ("Cc", ""),
-            "bcc": ("Bcc", "seen by nobody else"),
-            "from_": ("From", "the connection's own when empty"),
-            "subject": ("Subject", ""),
-        }
-        self._texts = {
-            name: w.Text(
-                value=_typed(fields.get(name)),
-                description=label,
-                placeholder=hint,
-                style=_LABEL,
-                layout=_WIDE,
-            )
-            for name, (label, hint) in hints.items()
-        }
-        self._format = w.ToggleButtons(
-            options=_FORMATS,
-            value=str(fields.get("format") or "markdown").lower(),
-            style={"button_width": "92px"},
-        )
-        self._body = w.Textarea(
-            value=str(fields.get("body") or ""),
-            description="Body",
-            placeholder="Dear Ann, …",
-            rows=12,
-            style=_LABEL,
-            layout=_WIDE,
-        )
-        self._importance = w.Dropdown(
-            options=[(i.capitalize(), i) for i in IMPORTANCES],
-            value=str(fields.get("importance") or "normal").lower(),
-            description="Importance",
-            style=_LABEL,
-            layout=_WIDE,
-        )
-        self._server = w.Dropdown(options=_servers(via), description="Server", style=_LABEL, layout=_WIDE)
-        self._upload = w.FileUpload(multiple=True, layout=w.Layout(width="auto"))
-        self._path = w.Text(
-            description="or a path",
-            placeholder="reports/june.pdf",
-            style=_LABEL,
-            layout=w.Layout(flex="1 1 auto", width="auto", min_width="0"),
-        )
-        self._add = w.Button(description="Attach", layout=w.Layout(width="84px"))
-        self._listed = w.VBox([])
-        self._send = w.Button(
-            description="Send", button_style="primary", icon="paper-plane", layout=w.Layout(width="140px")
-        )
-        self._status = w.HTML(layout=_WIDE)
-        self._preview = w.HTML(layout=_WIDE)
-
-    def _columns(self) -> Any:
-        path = w.HBox([self._path, self._add], layout=_WIDE)
-        upload = _labelled("Attach", self._upload, w.HTML(_html.quiet(_UPLOAD_LIMIT)))
-        left = w.VBox(
-            [
-                *self._texts.values(),
-                _labelled("Format", self._format),
-                self._body,
-                self._importance,
-                upload,
-                path,
-                self._listed,
-                self._server,
-                w.VBox([self._send, self._status], layout=w.Layout(margin="6px 0 0 94px")),
-            ],
-            layout=w.Layout(flex="1 1 420px", min_width="300px"),
-        )
-        right = w.VBox([self._preview], layout=w.Layout(flex="1 1 420px", min_width="300px"))
-        return w.Box(
-            [left, right],
-            layout=w.Layout(display="flex", flex_flow="row wrap", width="100%", grid_gap="16px"),
-        )
-
-    def _observe(self) -> None:
-        for widget in (*self._texts.values(), self._body, self._format, self._importance, self._server):
-            widget.observe(self._guarded(lambda _: self._refresh()), names="value")
-        self._upload.observe(self._guarded(lambda _: self._uploaded()), names="value")
-        self._add.on_click(self._guarded(lambda _: self._attach_path()))
-        self._send.on_click(self._guarded(lambda _: self._send_now()))
-        self._list_files()
-
-    def _guarded(self, action: Callable[[Any], None]) -> Callable[[Any], None]:
-        """Return the callback with its errors shown in the form: ipywidgets would swallow them."""
+    def guard(self, action: Callable[[Any], object]) -> Callable[[Any], None]:
+        """Return a callback for ipywidgets that shows its errors in the form: they would be swallowed."""
 
         def call(event: Any) -> None:
             try:
                 action(event)
-            except MailError as error:
-                self._say("failed", str(error))
             except Exception as error:  # noqa: BLE001 - whatever it is, the person has to see it
-                self._say("failed", f"{type(error).__name__}: {error}")
+                self.failed(error)
 
         return call
 
-    def _say(self, state: str, text: str) -> None:
-        self._status.value = _html.outcome(state, text)
+    def take_back(self) -> None:
+        """Take an open question back: what it asked is not so any more."""
+        if self.ask.opened:
+            self.ask.answer(yes=False)
+        if self.secret.opened:
+            self.secret.cancel()
 
-    # -------------------------------------------------------------------------------------- state
+    def close(self) -> None:
+        """Take the form away with everything in it: ipywidgets would keep what is inside, and so the form."""
+        if "ask" in vars(self) and "secret" in vars(self):
+            self.take_back()
+        own = [each for each in vars(self).values() if isinstance(each, w.Widget)]
+        for widget in [self, *(each for top in (*self.children, *own) for each in _inside(top))]:
+            for looks in (widget.layout, getattr(widget, "style", None)):
+                if isinstance(looks, w.Widget):
+                    looks.close()
+            if widget is not self:
+                widget.close()
+        super().close()
 
-    @property
-    def message(self) -> Message:
-        """The Message that the form holds.
+    def with_secret(self, connection: Connection, then: Callable[[Connection], None]) -> None:
+        """Call *then* with the connection once its password is known; the form asks for it where it is not."""
+        if connection.knows_secret():
+            then(connection)
+            return
 
-        Raises:
-            MailError: What is typed so far is no mail; says why.
-        """
-        typed = {name: self._texts[name].value for name in _TEXTS}
-        return Message(
-            **{k: v for k, v in typed.items() if v.strip()},
-            **self._more,
-            body=self._body.value,
-            format=self._format.value,
-            importance=self._importance.value,
-            attach=self._files,
-        )
+        def typed(password: str) -> None:
+            then(connection.with_(password=lambda: password))
+
+        self.secret.ask(f"Password of {connection.user} at {connection.host}", typed)
+
+
+def _inside(widget: Any) -> Iterable[Any]:
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from _inside(child)
+
+
+def _parts(widget: Any) -> Iterable[Part]:
+    return (each for each in _inside(widget) if isinstance(each, Part))
+
+
+class Latest:
+    """Does the newest of what it is asked for, in a thread of its own, so that a click returns at once.
+
+    One thing is done at a time. What has not begun when something newer is asked for is dropped. The thread ends
+    when there is nothing to do.
+
+    Args:
+        failed: Takes what the work raises, in that thread.
+    """
+
+    def __init__(self, failed: Callable[[BaseException], object]) -> None:
+        self._failed = failed
+        self._changed = threading.Condition()
+        self._work: Callable[[], object] | None = None
+        self._at = 0.0
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def ask(self, work: Callable[[], object], *, after: float = 0.0) -> None:
+        """Have *work* done, *after* so many seconds in which nothing newer was asked for."""
+        with self._changed:
+            if self._closed:
+                return
+            self._work, self._at = work, time.monotonic() + after
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="smtp_notebook form", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is left to do; return whether that is so. In its own thread it returns at once."""
+        with self._changed:
+            mine = threading.current_thread() is self._thread
+            return mine or self._changed.wait_for(lambda: self._thread is None, timeout)
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        with self._changed:
+            self._closed, self._work = True, None
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        while (work := self._next()) is not None:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the person has to see it
+                # The next wish needs this thread, whatever showing the error does.
+                with contextlib.suppress(Exception):
+                    self._failed(error)
+
+    def _next(self) -> Callable[[], object] | None:
+        with self._changed:
+            while self._work is not None and (left := self._at - time.monotonic()) > 0:
+                self._changed.wait(left)
+            work, self._work = self._work, None
+            if work is None:
+                self._thread = None
+                self._changed.notify_all()
+            return work
+
+
+def heading(text: str) -> Any:
+    """Return a heading of a part of a form."""
+    box = w.HTML(f"<h3>{html.escape(text)}</h3>")
+    box.add_class("smtpnb-heading")
+    return box
+
+
+def columns(*boxes: Iterable[Any]) -> Any:
+    """Return columns that stand beside each other where there is room."""
+    box = w.Box([w.VBox(list(each)) for each in boxes])
+    box.add_class("smtpnb-columns")
+    return box
+
+
+def row_of(*widgets: Any) -> Any:
+    """Return widgets beside each other, below each other where it is narrow."""
+    box = w.Box(list(widgets))
+    box.add_class("smtpnb-row-of")
+    return box
+
+
+def indented(*widgets: Any) -> Any:
+    """Return widgets below each other that stand where the fields do, behind the labels."""
+    box = w.VBox(list(widgets))
+    box.add_class("smtpnb-indent")
+    return box
+
+
+# --------------------------------------------------------------------------------------- the server
+
+
+def in_words(connection: Connection) -> str:
+    """Return a connection and its limits in plain words."""
+    if connection.sandbox:
+        return "sandbox: nothing leaves this machine"
+    login = f" as {connection.user}" if connection.user else ""
+    said = [f"{connection.host}:{connection.port}{login}, {_PORTS[connection.security]}"]
+    if connection.redirect_to:
+        said.append(f"every mail goes to {connection.redirect_to} instead")
+    if connection.allow:
+        said.append(f"only to {', '.join(connection.allow)}")
+    if connection.rate:
+        rates = connection.rate if isinstance(connection.rate, str) else ", ".join(connection.rate)
+        said.append(f"at most {rates}")
+    said.append(f"mails up to {connection.max_message_bytes / 2**20:,.0f} MB")
+    return "; ".join(said)
+
+
+class ServerChoice(w.VBox):  # type: ignore[misc]  # ipywidgets ships no types
+    """Which server, and what is known of it, in words.
+
+    Args:
+        via: The one that is chosen at first, as in `send`.
+        changed: Called when another is chosen.
+
+    Attributes:
+        connection: The one that is chosen.
+    """
+
+    def __init__(self, via: Any = None, *, changed: Callable[[], None] | None = None) -> None:
+        self.dropdown = w.Dropdown(options=_servers(via), description="Server")
+        self._words = w.Label()
+        self._words.add_class("smtpnb-words")
+        self._words.add_class("smtpnb-indent")
+        super().__init__([self.dropdown, self._words])
+        self._changed: Callable[[], None] | None = None
+        self.dropdown.observe(self._chosen, names="value")
+        self._chosen()
+        self._changed = changed
 
     @property
     def connection(self) -> Connection:
         """The server that is chosen."""
-        chosen = self._server.value
-        return chosen or default_sandbox().connection
+        # Not the dropdown's value: that stays the older of two that are equal but for their password.
+        found: Connection | Literal[""] = self.dropdown.options[self.dropdown.index][1]
+        return found or default_sandbox().connection
 
-    def _refresh(self) -> None:
-        try:
-            message = self.message
-        except MailError as error:
-            self._preview.value = _html.card(f"<p>{html.escape(str(error))}</p>")
-            return
-        sender = self._texts["from_"].value.strip() or _sender(self._server.value)
-        shown = message.with_(from_=sender) if sender else message
-        self._preview.value = preview_html(api.looked_at(shown), height=460)
+    def learn(self, before: Connection, after: Connection) -> None:
+        """Have *after*, which is *before* with its password, in its place; what is chosen stays chosen."""
+        options = [(label, after if found is before else found) for label, found in self.dropdown.options]
+        index = self.dropdown.index
+        self.dropdown.options = options
+        self.dropdown.index = index
 
-    # -------------------------------------------------------------------------------------- files
-
-    def _uploaded(self) -> None:
-        for file in self._upload.value:
-            self._files.append(Attachment(bytes(file["content"]), file["name"], file["type"] or None))
-        if self._upload.value:
-            self._upload.value = ()
-            self._list_files()
-
-    def _attach_path(self) -> None:
-        path = self._path.value.strip()
-        if not path:
-            raise SettingsError("No path is typed.", "Type a file's path, as the kernel sees it.")
-        self._files.append(Attachment.from_path(Path(path)))
-        self._path.value = ""
-        self._list_files()
-
-    def _list_files(self) -> None:
-        self._listed.children = [self._file_row(file) for file in self._files]
-        self._refresh()
-
-    def _file_row(self, file: Attachment) -> Any:
-        remove = w.Button(icon="times", tooltip=f"Remove {file.name}", layout=w.Layout(width="34px"))
-
-        def drop(_: Any) -> None:
-            self._files = [f for f in self._files if f is not file]
-            self._list_files()
-
-        remove.on_click(self._guarded(drop))
-        name = w.HTML(f"{html.escape(file.name)} {_html.quiet(f'{file.size:,} bytes')}")
-        return w.HBox([remove, name], layout=w.Layout(margin="0 0 0 90px"))
-
-    # --------------------------------------------------------------------------------------- send
-
-    def _send_now(self) -> None:
-        """Check everything here, then send on the background loop."""
-        if self._sending is not None and not self._sending.done():
-            return
-        server = api.find_server(self.connection)
-        message = self.message
-        self._send.disabled = True
-        self._say("planned", f"Sending to {len(message.recipients)} …")
-        try:
-            self._sending = _sync.spawn(api.asend(message, via=server.connection))
-        except BaseException:
-            self._send.disabled = False
-            raise
-        self._sending.add_done_callback(self._guarded(self._done))
-
-    def _done(self, future: Future[Outcome]) -> None:
-        self._send.disabled = False
-        try:
-            self.outcome = future.result()
-        except DeliveryError as error:
-            self.outcome = error.outcome
-        self._say(self.outcome.state, self.outcome.line)
-
-
-def _labelled(label: str, *widgets: Any) -> Any:
-    """Return widgets in a row, behind a label that stands where the other fields have theirs."""
-    layout = w.Layout(
-        width="84px", flex="0 0 84px", display="flex", justify_content="flex-end", margin="2px 8px 2px 2px"
-    )
-    return w.HBox([w.Label(label, layout=layout), *widgets], layout=_WIDE)
-
-
-def _typed(value: Any) -> str:
-    """Return an address field or text as a person would type it."""
-    if value is None:
-        return ""
-    return "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    def _chosen(self, _: object = None) -> None:
+        words = in_words(self.connection)
+        self._words.value = "" if words == self.dropdown.label else words
+        if self._changed is not None:
+            self._changed()
 
 
 def _servers(via: Any) -> list[tuple[str, Connection | Literal[""]]]:
     """Return the servers to choose from, the one in use first; "" is the sandbox (None chooses nothing)."""
     sandbox: tuple[str, Connection | Literal[""]] = ("sandbox: nothing leaves this machine", "")
     found: list[tuple[str, Connection | Literal[""]]] = []
-    chosen = api.find_server(via) if via is not None else None
-    current = chosen.connection if chosen is not None else connections.current()
-    if current is None:
-        import os
-
-        current = connections.from_environment(os.environ)
+    current = api.named_connection(via)
     if current is not None and not (current.sandbox and current == default_sandbox().connection):
         label = (
             "this sandbox: nothing leaves this machine" if current.sandbox else current.name or current.url
         )
         found.append((label, current))
     saved = [(name, connections.saved(name)) for name in connections.saved_names()]
-    return [*found, sandbox, *saved]
-
-
-def _sender(connection: Connection | Literal[""]) -> str:
-    if not connection:
-        return default_sandbox().connection.sender
-    return connection.sender or (connection.user if "@" in connection.user else "")
+    return [*found, sandbox, *(one for one in saved if not found or one[1] != found[0][1])]
