@@ -11,19 +11,21 @@ import atexit
 import collections
 import datetime as dt
 import html
+import logging
 import os
 import re
 import threading
 import types
-from dataclasses import dataclass, field
-from email import message_from_bytes, policy
-from email.message import EmailMessage
-from functools import cached_property
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from smtp_notebook import _html
 from smtp_notebook.connection import Connection
 from smtp_notebook.outcome import SettingsError
+from smtp_notebook.received import Received
+from smtp_notebook.views import still
 
 if TYPE_CHECKING:
     from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
@@ -33,55 +35,15 @@ __all__ = ["Received", "Sandbox", "default_sandbox"]
 _HOST = "127.0.0.1"
 _SIZE = 64 * 2**20
 _SHOWN = 20
+_LOG = logging.getLogger("smtp_notebook")
 
 
-@dataclass(frozen=True)
-class Received:
-    """One mail as it arrived.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Watcher:
+    """Who wants to know of changes, and the process that does."""
 
-    Attributes:
-        raw: Its octets.
-        sender: The envelope's sender (MAIL FROM).
-        recipients: The envelope's recipients (RCPT TO), Bcc included.
-        received: When its last octet came (UTC).
-    """
-
-    raw: bytes = field(repr=False)
-    sender: str
-    recipients: tuple[str, ...]
-    received: dt.datetime
-
-    @cached_property
-    def email(self) -> EmailMessage:
-        """The parsed mail; a header that cannot be read raises only when it is asked for."""
-        return message_from_bytes(self.raw, policy=policy.default.clone(utf8=True))
-
-    def header(self, name: str) -> str:
-        """Return a header as text, "" when it is missing or unreadable."""
-        try:
-            return " ".join(str(self.email[name] or "").split())
-        except (ValueError, IndexError, LookupError, AttributeError):
-            return ""
-
-    def body(self, *kinds: str) -> str:
-        """Return the text of the first part of one of *kinds* (``html``, ``plain``), or ""."""
-        try:
-            part = self.email.get_body(preferencelist=kinds)
-            return str(part.get_content()) if part is not None else ""
-        except (ValueError, LookupError, AttributeError, KeyError):
-            return ""
-
-    def files(self) -> list[tuple[str, str, bytes, str]]:
-        """Return name, type, content and Content-ID of every file and image."""
-        found = []
-        for part in self.email.walk():
-            cid = str(part.get("content-id") or "").strip("<> ")
-            if part.is_multipart() or not (part.get_filename() or cid):
-                continue
-            content = part.get_payload(decode=True)
-            data = content if isinstance(content, bytes) else b""
-            found.append((part.get_filename() or cid, part.get_content_type(), data, cid))
-        return found
+    pid: int
+    found: Callable[[], Callable[[], object] | None]
 
 
 class Sandbox:
@@ -97,6 +59,8 @@ class Sandbox:
         if max_messages < 1:
             raise SettingsError(f"max_messages={max_messages} keeps nothing.", "Give 1 or more.")
         self._messages: collections.deque[Received] = collections.deque(maxlen=max_messages)
+        self._count = 0
+        self._watchers: tuple[_Watcher, ...] = ()
         self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -160,9 +124,43 @@ class Sandbox:
 
     # ------------------------------------------------------------------------------------ mailbox
 
-    def _keep(self, received: Received) -> None:
+    def _keep(self, raw: bytes, sender: str, recipients: tuple[str, ...]) -> None:
+        now = dt.datetime.now(dt.UTC)
         with self._lock:
-            self._messages.append(received)
+            self._count += 1
+            self._messages.append(Received(raw, sender, recipients, now, self._count))
+        self._tell()
+
+    def watch(self, changed: Callable[[], object]) -> Callable[[], None]:
+        """Call *changed* after each arrival and after `clear`, until what is returned is called.
+
+        Args:
+            changed: Called without arguments, on the server's thread or on that of `clear`, while nothing is locked.
+                The server waits for it, so it should only note that there is something to look at. Its errors are
+                logged and harm neither the server nor anybody else who watches.
+
+        A bound method is held weakly: whoever it belongs to may go without a word. A forked child is told nothing.
+        """
+        bound = isinstance(changed, types.MethodType)
+        watcher = _Watcher(os.getpid(), weakref.WeakMethod(changed) if bound else lambda: changed)
+        with self._lock:
+            alive = (w for w in self._watchers if w.found() is not None)
+            self._watchers = (*alive, watcher)
+
+        def end() -> None:
+            with self._lock:
+                self._watchers = tuple(w for w in self._watchers if w is not watcher)
+
+        return end
+
+    def _tell(self) -> None:
+        for watcher in self._watchers:
+            changed = watcher.found() if watcher.pid == os.getpid() else None
+            try:
+                if changed is not None:
+                    changed()
+            except Exception:  # noqa: BLE001 - the server goes on whatever it is
+                _LOG.exception("What watches the sandbox failed; the mail is kept all the same.")
 
     @property
     def messages(self) -> tuple[Received, ...]:
@@ -174,6 +172,12 @@ class Sandbox:
         """Forget what arrived."""
         with self._lock:
             self._messages.clear()
+        self._tell()
+
+    @property
+    def max_messages(self) -> int:
+        """How many mails are kept; the oldest go first."""
+        return self._messages.maxlen or 0
 
     @property
     def connection(self) -> Connection:
@@ -197,7 +201,7 @@ class Sandbox:
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         newest = self.messages[::-1]
-        lines = [f"  {m.header('subject')} | to {', '.join(m.recipients)}" for m in newest[:_SHOWN]]
+        lines = [f"  {m.subject} | to {', '.join(m.recipients)}" for m in newest[:_SHOWN]]
         rest = len(newest) - _SHOWN
         lines += [f"  … and {rest:,} more: sandbox.messages"] if rest > 0 else []
         return {"text/plain": "\n".join([repr(self), *lines]), "text/html": _inbox(newest)}
@@ -239,8 +243,7 @@ class _Handler:
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - as above
         content = envelope.original_content or b""
-        now = dt.datetime.now(dt.UTC)
-        self._keep(Received(content, envelope.mail_from or "", tuple(envelope.rcpt_tos), now))
+        self._keep(content, envelope.mail_from or "", tuple(envelope.rcpt_tos))
         return "250 2.0.0 Kept in the sandbox"
 
 
@@ -263,7 +266,7 @@ def _inbox(messages: tuple[Received, ...]) -> str:
 
 def _entry(message: Received, *, opened: bool) -> str:
     line = "border-bottom:1px solid var(--jp-border-color2,#d0d7de)"
-    subject = html.escape(message.header("subject") or "(no subject)")
+    subject = html.escape(message.subject or "(no subject)")
     time = message.received.astimezone().strftime("%H:%M:%S")
     to = html.escape(message.header("to") or ", ".join(message.recipients))
     summary = (
@@ -291,11 +294,8 @@ def _entry(message: Received, *, opened: bool) -> str:
 
 def _document(message: Received) -> str:
     """Return the mail's body as a document whose ``cid:`` images are inside it."""
-    body = message.body("html")
-    if not body:
-        return _html.plain(message.body("plain"))
-    images = {cid: (kind, content) for _, kind, content, cid in message.files() if cid}
-    return _html.with_images(body, images.get)
+    view = message.view()
+    return still(view.page) if view.page else _html.plain(view.text)
 
 
 # --------------------------------------------------------------------------------- the default one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import smtplib
 import threading
@@ -113,3 +114,87 @@ def test_unreadable_mail_is_kept_and_shown(sandbox):
 
 def test_the_empty_inbox_says_so():
     assert "nothing has arrived" in Sandbox()._repr_mimebundle_()["text/html"]
+
+
+# ----------------------------------------------------------------------------------- who watches it
+
+
+class Notes:
+    """Counts what it is told, and can be waited for."""
+
+    def __init__(self):
+        self.count, self.told = 0, threading.Event()
+
+    def note(self):
+        self.count += 1
+        self.told.set()
+
+
+def test_whoever_watches_hears_of_arrivals_and_of_a_clear_until_they_end_it(sandbox):
+    notes = Notes()
+    end = sandbox.watch(notes.note)
+    send(to="ann@example.com", body="x", via=sandbox)
+    assert notes.told.wait(10)
+    sandbox.clear()
+    assert notes.count == 2
+    end()
+    end()
+    send(to="ann@example.com", body="x", via=sandbox)
+    sandbox.clear()
+    assert notes.count == 2
+
+
+def test_an_error_of_one_who_watches_harms_nobody_and_is_logged(sandbox, caplog):
+    notes = Notes()
+
+    def broken():
+        raise ZeroDivisionError
+
+    sandbox.watch(broken)
+    sandbox.watch(notes.note)
+    assert send(to="ann@example.com", body="x", via=sandbox).state == "sent"
+    assert notes.told.wait(10)
+    assert len(sandbox.messages) == 1
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_whoever_watches_may_ask_for_the_messages_and_go(sandbox):
+    found = []
+    end = sandbox.watch(lambda: (found.append(len(sandbox.messages)), end()))
+    sandbox.clear()
+    sandbox.clear()
+    assert found == [0]
+
+
+def test_whoever_is_gone_is_not_kept_by_watching(sandbox):
+    notes = Notes()
+    heard = notes.told
+    sandbox.watch(notes.note)
+    del notes
+    gc.collect()
+    sandbox.clear()
+    assert not heard.is_set()
+
+
+def test_a_forked_child_tells_nobody_of_its_parent(sandbox):
+    notes = Notes()
+    sandbox.watch(notes.note)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        sandbox.clear()
+        os.write(write, str(notes.count).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 1) == b"0"
+    os.close(read)
+    os.close(write)
+
+
+def test_messages_are_counted_and_a_number_never_comes_again(sandbox):
+    for _ in range(2):
+        send(to="ann@example.com", body="x", via=sandbox)
+    assert [m.number for m in sandbox.messages] == [1, 2]
+    sandbox.clear()
+    send(to="ann@example.com", body="x", via=sandbox)
+    assert [m.number for m in sandbox.messages] == [3]
