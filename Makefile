@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest $(ARGS)
+# A file's tests stay together: they share their servers and their browser.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix test test-all kill cover bench demo lab pictures binder build clean
+.PHONY: help setup check fix test test-all kill cover bench demo lab voila pictures docs binder build clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -19,6 +20,9 @@ $(VENV)/.lab: pyproject.toml scripts/environment.py
 
 $(VENV)/.demo: pyproject.toml scripts/environment.py
 	$(PYTHON) scripts/environment.py $(VENV) demo
+
+$(VENV)/.docs: pyproject.toml scripts/environment.py
+	$(PYTHON) scripts/environment.py $(VENV) docs
 
 setup: $(VENV)/.dev ## make the environment and the commit hook
 	@if [ -d .git ]; then $(BIN)/pre-commit install; fi
@@ -56,11 +60,18 @@ demo: $(VENV)/.demo ## mail 250 leads through real SMTP on loopback, and show th
 lab: $(VENV)/.lab ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
-pictures: $(VENV)/.dev ## run the gallery notebook, and write pictures of what arrived below docs/
+voila: $(VENV)/.lab ## serve the form of a merge as a page without code
+	$(BIN)/voila notebooks/voila-merge-form.ipynb $(ARGS)
+
+pictures: $(VENV)/.dev ## write the pictures of mails and forms below docs/
 	@$(BIN)/python scripts/system_packages.py
 	@$(BIN)/python scripts/gallery.py
+	@$(BIN)/python scripts/screens.py
 
-binder: $(VENV)/.dev ## build what Binder would build, and run its notebook there
+docs: $(VENV)/.docs ## build the documentation below build/docs, without the network; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -n -b html docs build/docs
+
+binder: $(VENV)/.dev ## build what Binder would build, run a notebook there, and open the badge's in a browser
 	$(BIN)/python scripts/emulate_binder.py
 
 build: $(VENV)/.dev ## build sdist and wheel, and try the wheel in an empty environment

@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from smtp_notebook.addresses import Address
     from smtp_notebook.api import amail_merge, asend, connect, mail_merge, preview, send
     from smtp_notebook.books import asend_notebook, send_notebook
+    from smtp_notebook.composer import email_form
     from smtp_notebook.connection import Connection
     from smtp_notebook.event import Event
     from smtp_notebook.journal import Journal
+    from smtp_notebook.mailbox import inbox
+    from smtp_notebook.merger import merge_form
     from smtp_notebook.message import Attachment, Message
     from smtp_notebook.outcome import (
         AddressError,
@@ -37,15 +40,17 @@ if TYPE_CHECKING:
     from smtp_notebook.outputs import email_output
     from smtp_notebook.sandbox import Sandbox
     from smtp_notebook.template import Template
-    from smtp_notebook.widgets import email_form
 
 _HOMES = {
     "addresses": ("Address",),
     "api": ("amail_merge", "asend", "connect", "mail_merge", "preview", "send"),
     "books": ("asend_notebook", "send_notebook"),
+    "composer": ("email_form",),
     "connection": ("Connection",),
     "event": ("Event",),
     "journal": ("Journal",),
+    "mailbox": ("inbox",),
+    "merger": ("merge_form",),
     "message": ("Attachment", "Message"),
     "outcome": (
         "AddressError",
@@ -67,7 +72,6 @@ _HOMES = {
     "outputs": ("email_output",),
     "sandbox": ("Sandbox",),
     "template": ("Template",),
-    "widgets": ("email_form",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -101,8 +105,10 @@ __all__ = [
     "connect",
     "email_form",
     "email_output",
+    "inbox",
     "load_ipython_extension",
     "mail_merge",
+    "merge_form",
     "preview",
     "send",
     "send_notebook",
