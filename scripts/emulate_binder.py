@@ -1,19 +1,28 @@
-"""Build what Binder would build from binder/, without Docker, and run the first notebook there.
+"""Build what Binder would build from binder/, without Docker, and try it: ``python scripts/emulate_binder.py``.
 
 Follows repo2docker's Python build pack: the whole repository is copied, runtime.txt names the Python, a fixed
-set of Jupyter packages is there, requirements.txt is installed from the repository's root, postBuild runs.
+set of Jupyter packages is there, requirements.txt is installed from the repository's root, postBuild runs. Then
+the first notebook runs there without a browser, and the one behind README's badge in JupyterLab and a Chromium.
+The browser is driven from this environment: Playwright is not in Binder's.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote
 
 from isolated import environment
+from system_packages import find_chromium
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ("jupyterlab==4.*", "notebook==7.*", "jupyter_server==2.*", "ipywidgets==8.*")
@@ -27,6 +36,23 @@ outputs = [o for c in book.cells if c.cell_type == "code" for o in c.outputs]
 assert any("sent 250" in str(o) for o in outputs), outputs
 print(f"{sys.argv[1]}: {len(book.cells)} cells ran")
 """
+#: A mail in a cell's output: the sandbox's inbox, a preview or a form shows it so.
+MAIL = '.jp-OutputArea-output iframe[sandbox=""][srcdoc]'
+_BADGE = re.compile(r"\(https://mybinder\.org/v2/[^\s)?]+(?:\?([^\s)]*))?\)")
+_PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What Binder built: the repository's copy, and the environment's interpreter and variables."""
+
+    home: Path
+    python: str
+    variables: Mapping[str, str]
+
+    def call(self, *command: str) -> None:
+        """Run *command* in the repository's copy; raises CalledProcessError when it fails."""
+        subprocess.run(command, check=True, cwd=self.home, env=self.variables, stdin=subprocess.DEVNULL)
 
 
 def wanted_python() -> str:
@@ -42,38 +68,109 @@ def find_python() -> str | None:
     return shutil.which(f"python{version}")
 
 
+def behind_badge(readme: str) -> str:
+    """Return the notebook that the Binder badge of *readme* opens, as a path below the repository.
+
+    Args:
+        readme: Markdown with one link to mybinder.org, whose query has ``urlpath=lab/tree/PATH`` or ``labpath=PATH``
+            (repo2docker's and Binder's documentation, "User interface").
+
+    Raises:
+        ValueError: There is no badge, there are several, or it does not open a notebook in JupyterLab.
+    """
+    queries = _BADGE.findall(readme)
+    if len(queries) != 1:
+        raise ValueError(
+            f"README has {len(queries)} links to mybinder.org. Have it link there once, with a badge."
+        )
+    asked = parse_qs(queries[0])
+    path = unquote(asked.get("labpath", asked.get("urlpath", [""]))[0])
+    if "urlpath" in asked:
+        path = path.removeprefix("lab/tree/") if path.startswith("lab/tree/") else ""
+    if not path.endswith(".ipynb"):
+        raise ValueError(
+            f"README's badge asks Binder for {queries[0]!r}, which is no notebook in JupyterLab. "
+            "Write urlpath=lab/tree/… or labpath=…, with the path of a notebook."
+        )
+    return path
+
+
+@contextmanager
+def built(python: str) -> Iterator[Built]:
+    """Build in a temporary folder, give what was built, and remove it."""
+    with tempfile.TemporaryDirectory(prefix="binder-") as place:
+        folder = Path(place)
+        home = folder / "home" / "repo"
+        _copy(home)
+        subprocess.run([python, "-m", "venv", folder / "env"], check=True)
+        programs = folder / "env" / "bin"
+        variables = environment(folder)
+        variables |= {"PATH": f"{programs}{os.pathsep}{variables['PATH']}", "REPO_DIR": str(home)}
+        # Only what was installed there counts.
+        variables.pop("PYTHONPATH", None)
+        made = Built(home, str(programs / "python"), variables)
+        made.call(made.python, *_PIP, *BASE)
+        made.call(made.python, *_PIP, "-r", "binder/requirements.txt")
+        made.call("./binder/postBuild")
+        yield made
+
+
+def run(made: Built) -> None:
+    """Run the first notebook without a browser."""
+    made.call(made.python, "-c", RUN, NOTEBOOK)
+
+
+def browse(made: Built, chromium: str) -> list[str]:
+    """Open the notebook behind README's badge in JupyterLab, run it, and return the mails that it shows.
+
+    Returns:
+        The text of each mail that can be seen in an output; at least one has come.
+
+    Raises:
+        ValueError: README's badge opens no notebook that is there.
+        AssertionError: No mail came up within 30 s.
+    """
+    if (tests := str(ROOT / "tests")) not in sys.path:
+        sys.path.append(tests)
+    from lab import Lab, running_browser, running_server
+    from playwright.sync_api import expect
+
+    path = behind_badge((made.home / "README.md").read_text(encoding="utf-8"))
+    if not (made.home / path).is_file():
+        raise ValueError(f"README's badge opens {path}, which is not there. Correct its path.")
+    with (
+        tempfile.TemporaryDirectory(prefix="binder-lab-") as place,
+        running_server(Path(place), made.home, python=made.python, variables=dict(made.variables)) as server,
+        running_browser(chromium) as browser,
+        Lab(server, browser).opened(path) as page,
+    ):
+        mails = page.locator(MAIL)
+        expect(mails.first).to_be_attached(timeout=30_000)
+        return [_text(mails.nth(i)) for i in range(mails.count())]
+
+
+def _text(mail: Any) -> str:
+    """Return what stands in a mail's frame, a Playwright locator, once there is something."""
+    from playwright.sync_api import expect
+
+    mail.scroll_into_view_if_needed()
+    body = mail.content_frame.locator("body")
+    expect(body).to_contain_text(re.compile(r"\w"), timeout=30_000)
+    return str(body.inner_text())
+
+
 def main() -> None:
-    """Build and run; end with an error when a step fails."""
-    python = find_python()
+    """Build and try; end with an error when a step fails."""
+    python, chromium = find_python(), find_chromium()
     if python is None:
         sys.exit(f"Python {wanted_python()}, which binder/runtime.txt names, is not here.")
-    with tempfile.TemporaryDirectory(prefix="binder-") as folder:
-        home = Path(folder) / "home" / "repo"
-        _copy(home)
-        variables = environment(Path(folder))
-        environment_folder = Path(folder) / "env"
-        subprocess.run([python, "-m", "venv", environment_folder], check=True)
-        variables |= {
-            "PATH": f"{environment_folder / 'bin'}{os.pathsep}{variables['PATH']}",
-            "REPO_DIR": str(home),
-        }
-        inside = str(environment_folder / "bin" / "python")
-        for command in (
-            [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *BASE],
-            [
-                inside,
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                "-r",
-                "binder/requirements.txt",
-            ],
-            ["./binder/postBuild"],
-            [inside, "-c", RUN, NOTEBOOK],
-        ):
-            subprocess.run(command, check=True, cwd=home, env=variables, stdin=subprocess.DEVNULL)
+    with built(python) as made:
+        run(made)
+        if chromium is None:
+            print("No Chromium here, so the badge's notebook was not opened: apt install chromium")
+            return
+        mails = browse(made, chromium)
+    print(f"README's badge: {len(mails)} mails shown, the first begins {mails[0][:60]!r}")
 
 
 def _copy(target: Path) -> None:

@@ -11,7 +11,6 @@ import email.policy
 import io
 import os
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from isolated import environment
+from system_packages import find_chromium
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "04-rich-results.ipynb"
@@ -94,7 +94,7 @@ def main() -> None:
         mails.mkdir()
         messages = run(mails)
         TARGET.mkdir(parents=True, exist_ok=True)
-        found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        found = find_chromium()
         if found is None:
             sys.exit("No Chromium here: apt install chromium")
         with browser(found) as chromium:

@@ -13,10 +13,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+#: The names of what drives the tests' pages; Chrome does as well.
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 #: For each purpose a program, by any of its names, and the Debian packages that bring it.
 NEEDED = {
     "tests": {
-        ("chromium", "chromium-browser", "google-chrome"): ("chromium", "fonts-dejavu-core"),
+        CHROMIUM: ("chromium", "fonts-dejavu-core"),
         ("chromedriver",): ("chromium-driver",),
         ("postfix",): ("postfix",),
         ("strace",): ("strace",),
@@ -47,6 +49,11 @@ def main(purpose: str = "tests") -> None:
 def found(name: str) -> str | None:
     """Return a program's path; servers lie where a person's PATH does not look."""
     return shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+
+
+def find_chromium() -> str | None:
+    """Return the path of a Chromium or Chrome, or None."""
+    return next(filter(None, map(shutil.which, CHROMIUM)), None)
 
 
 def privilege() -> list[str] | None:

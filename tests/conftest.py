@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -64,16 +63,60 @@ def missing(what):
 @pytest.fixture(scope="session")
 def chromium():
     """The path of a Chromium or Chrome."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    from system_packages import find_chromium
+
+    found = find_chromium()
     if found is None:
         missing("no Chromium here: apt install chromium")
     return found
 
 
-@pytest.fixture(scope="module")  # Playwright keeps an event loop running on this thread while it lasts
-def lab(chromium, tmp_path_factory):
-    """A JupyterLab with a browser on it; see `lab.Lab`."""
-    from lab import running_lab
+@pytest.fixture(scope="session")
+def jupyter(tmp_path_factory):
+    """A Jupyter server that shows JupyterLab, Notebook 7 and Voilà; see `lab.Server`."""
+    from lab import running_server
 
-    with running_lab(chromium, tmp_path_factory.mktemp("lab")) as found:
+    root = tmp_path_factory.mktemp("jupyter")
+    folder = root / "notebooks"
+    folder.mkdir()
+    with running_server(root, folder) as found:
         yield found
+
+
+@pytest.fixture(scope="module")  # Playwright keeps an event loop running on this thread while it lasts
+def browser(chromium):
+    """A headless Chromium that reaches nothing beyond this machine."""
+    from lab import running_browser
+
+    with running_browser(chromium) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def lab(jupyter, browser):
+    """JupyterLab; see `lab.Lab`."""
+    from lab import Lab
+
+    return Lab(jupyter, browser)
+
+
+@pytest.fixture(scope="module")
+def notebook7(jupyter, browser):
+    """Notebook 7; see `lab.Notebook7`."""
+    from lab import Notebook7
+
+    return Notebook7(jupyter, browser)
+
+
+@pytest.fixture(scope="module")
+def voila(jupyter, browser):
+    """Voilà; see `lab.Voila`."""
+    from lab import Voila
+
+    return Voila(jupyter, browser)
+
+
+@pytest.fixture(scope="module", params=["lab", "notebook7", "voila"])
+def frontend(request):
+    """Each of the three in turn."""
+    return request.getfixturevalue(request.param)

@@ -1,26 +1,73 @@
-"""What Binder would build from binder/ is built, and runs the first notebook."""
+"""What Binder would build from binder/ is built, runs the first notebook, and shows the badge's one in a browser."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
 
 import emulate_binder
 import pytest
 from conftest import ROOT, missing
 
 
-@pytest.mark.notebook
-def test_binder_builds_and_runs_the_first_notebook():
+@pytest.fixture(scope="module")
+def binder():
+    """What Binder would build, built once from nothing."""
     if not (ROOT / ".git").exists():
         missing("not a git checkout, so it is not known which files belong to the project")
-    if emulate_binder.find_python() is None:
+    python = emulate_binder.find_python()
+    if python is None:
         missing(f"no Python {emulate_binder.wanted_python()} here, which binder/runtime.txt names")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "emulate_binder.py")],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "01-send-results.ipynb" in done.stdout
+    with emulate_binder.built(python) as made:
+        yield made
+
+
+# The build counts as the time of the test that is first to ask for it.
+BUILDS = pytest.mark.timeout(600)
+
+
+@BUILDS
+@pytest.mark.notebook
+def test_binder_builds_and_runs_the_first_notebook(binder, capfd):
+    emulate_binder.run(binder)
+    assert "01-send-results.ipynb" in capfd.readouterr().out
+
+
+@BUILDS
+@pytest.mark.browser
+@pytest.mark.notebook
+def test_the_notebook_behind_the_badge_shows_a_mail_in_jupyterlab(binder, chromium):
+    mails = emulate_binder.browse(binder, chromium)
+    assert [text for text in mails if "Dear" in text], mails
+
+
+LAB = "https://mybinder.org/v2/gh/org/repo/HEAD?"
+
+
+@pytest.mark.parametrize(
+    ("query", "path"),
+    [
+        ("urlpath=lab/tree/notebooks/01-a.ipynb", "notebooks/01-a.ipynb"),
+        ("urlpath=lab%2Ftree%2Fnotebooks%2F01-a.ipynb", "notebooks/01-a.ipynb"),
+        ("urlpath=lab/tree/a%2520b.ipynb", "a b.ipynb"),
+        ("labpath=notebooks%2F01-a.ipynb", "notebooks/01-a.ipynb"),
+    ],
+)
+def test_the_badge_names_a_notebook(query, path):
+    assert emulate_binder.behind_badge(f"# Title\n\n[![Binder](badge.svg)]({LAB}{query})\n") == path
+
+
+@pytest.mark.parametrize(
+    ("readme", "said"),
+    [
+        ("# Title", "0 links"),
+        (f"[a]({LAB}labpath=a.ipynb) [b]({LAB}labpath=b.ipynb)", "2 links"),
+        (f"[a]({LAB}urlpath=voila/render/a.ipynb)", "voila/render/a.ipynb"),
+        (f"[a]({LAB}urlpath=lab/tree/notebooks)", "no notebook in JupyterLab"),
+        ("[a](https://mybinder.org/v2/gh/org/repo/HEAD)", "no notebook in JupyterLab"),
+    ],
+)
+def test_a_badge_that_opens_no_notebook_in_jupyterlab_is_refused(readme, said):
+    with pytest.raises(ValueError, match=said):
+        emulate_binder.behind_badge(readme)
+
+
+def test_readmes_badge_opens_a_notebook_that_is_there():
+    assert (ROOT / emulate_binder.behind_badge((ROOT / "README.md").read_text(encoding="utf-8"))).is_file()
