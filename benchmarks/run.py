@@ -16,6 +16,7 @@ from pathlib import Path
 
 import report
 from check import check
+from forms import forms
 from legs import FULL, LEGS, MILLION, QUICK, Scale
 from measure import BUILD, PYTHON, ROOT, Bench
 
@@ -23,6 +24,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from isolated import environment
 
 ROUNDS = 3
+EVERY = LEGS | {"forms": forms}
 
 
 def main() -> None:
@@ -49,7 +51,7 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
     print(report.text(sent), flush=True)
     tables = []
     for name in options.legs:
-        tables.append(LEGS[name](bench, options.scale, size))
+        tables.append(EVERY[name](bench, options.scale, size))
         print(report.text(tables[-1]), flush=True)
     print(report.text(report.goals_table(tables)))
     if options.write:
@@ -63,7 +65,7 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare smtp_notebook with its peers.")
-    parser.add_argument("--legs", type=_legs, default=list(LEGS), help=f"some of {','.join(LEGS)}")
+    parser.add_argument("--legs", type=_legs, default=list(EVERY), help=f"some of {','.join(EVERY)}")
     parser.add_argument("--rounds", type=int, default=0, help=f"interleaved rounds (by default {ROUNDS})")
     parser.add_argument("--quick", action="store_true", help="one round of small numbers, to try the harness")
     parser.add_argument("--full", action="store_true", help="a frame of a million rows as well")
@@ -71,14 +73,14 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     options.rounds = options.rounds or (1 if options.quick else ROUNDS)
     options.scale = _scale(options)
-    options.write = options.write or (options.legs == list(LEGS) and not options.quick)
+    options.write = options.write or (options.legs == list(EVERY) and not options.quick)
     return options
 
 
 def _legs(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
-    if unknown := [name for name in names if name not in LEGS]:
-        raise argparse.ArgumentTypeError(f"there is no {unknown[0]!r}, only {', '.join(LEGS)}")
+    if unknown := [name for name in names if name not in EVERY]:
+        raise argparse.ArgumentTypeError(f"there is no {unknown[0]!r}, only {', '.join(EVERY)}")
     return names
 
 
