@@ -35,12 +35,7 @@ def cell_of(message: Message, connection: Connection) -> str:
         for name in FIELDS
         if (value := getattr(message, name)) != getattr(usual, name)
     ]
-    body = "\n".join(["send(", *lines, ")"])
-    names = [n for n in ("Attachment", "Event") if f"{n}(" in body or f"{n}.from_path(" in body]
-    modules = [f"import {m}\n" for m in ("datetime", "zoneinfo") if f"{m}." in body]
-    imports = f"from smtp_notebook import {', '.join([*names, 'connect', 'send'])}"
-    head = "".join(modules) + ("\n" if modules else "") + imports
-    return f"{head}\n\n{connecting(connection)}\n{body}\n"
+    return _cell("send", ["send(", *lines, ")"], connection)
 
 
 def merge_cell(
@@ -64,10 +59,15 @@ def merge_cell(
     wanted = {name: value for name, value in (shaped or {}).items() if value}
     lines = [f"    {frame},", f"    {_template(template, wanted)},"]
     lines += [f"    {name}={_value(name, value)}," for name, value in options.items()]
-    body = "\n".join(["report = mail_merge(", *lines, ")", "report"])
+    return _cell("mail_merge", ["report = mail_merge(", *lines, ")", "report"], connection)
+
+
+def _cell(verb: str, lines: Iterable[str], connection: Connection) -> str:
+    """Return a whole cell: what its lines need is imported, and the server is named before them."""
+    body = "\n".join(lines)
     names = [n for n in ("Attachment", "Event", "Template") if f"{n}(" in body or f"{n}.from_path(" in body]
     modules = [f"import {m}\n" for m in ("datetime", "zoneinfo") if f"{m}." in body]
-    imports = f"from smtp_notebook import {', '.join([*names, 'connect', 'mail_merge'])}"
+    imports = f"from smtp_notebook import {', '.join([*names, 'connect', verb])}"
     head = "".join(modules) + ("\n" if modules else "") + imports
     return f"{head}\n\n{connecting(connection)}\n{body}\n"
 

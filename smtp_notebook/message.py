@@ -28,6 +28,7 @@ __all__ = [
     "calendar_parts",
     "each_once",
     "header_block",
+    "images_of",
     "part_of",
     "preview_html",
 ]
@@ -497,6 +498,15 @@ def _preview_text(message: Message) -> str:
     return f"{head}\n\n{message.text or ''}"
 
 
+def images_of(message: Message) -> dict[str | None, tuple[str, bytes]]:
+    """Return media type and octets of each image of a mail, by its Content-ID."""
+    return {
+        a.content_id: (mime.parameters_of(a.type)[0], a.content)
+        for a in (*message.inline, *message.attach)
+        if a.type.lower().startswith("image/")
+    }
+
+
 def preview_html(message: Message, *, height: int = 420) -> str:
     """Return the mail as a reader sees it: its headers, and its body in an iframe that runs nothing.
 
@@ -517,10 +527,7 @@ def preview_html(message: Message, *, height: int = 420) -> str:
         document = _html.plain(text)
         lines = sum(1 + len(line) // _PREVIEW_COLUMNS for line in text.splitlines())
         height = min(height, 40 + 21 * max(lines, 2))
-    images = {
-        a.content_id: (mime.parameters_of(a.type)[0], a.content)
-        for a in (*message.inline, *message.attach)
-        if a.type.lower().startswith("image/")
-    }
-    body = _html.frame(_html.with_images(document, images.get), height=height, title="The mail's body")
+    body = _html.frame(
+        _html.with_images(document, images_of(message).get), height=height, title="The mail's body"
+    )
     return _html.card(f'<div style="padding:6px 0">{rows}</div>{body}')

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from smtp_notebook import _html, mime
-from smtp_notebook.message import Message, header_block
+from smtp_notebook import _html
+from smtp_notebook.message import Message, header_block, images_of
 
 __all__ = ["View", "source_text", "still", "view_of", "viewed"]
 
@@ -69,13 +69,10 @@ def viewed(
 
 def view_of(message: Message) -> View:
     """Return the View of a Message; it needs neither sender nor recipients."""
-    images = {
-        a.content_id: (mime.parameters_of(a.type)[0], a.content)
-        for a in (*message.inline, *message.attach)
-        if a.type.lower().startswith("image/")
-    }
     head = [(name, value) for name, value in header_block(message) if name != "Note"]
-    return viewed(message.html or "", message.text or "", head, image=images.get, notes=message.warnings)
+    return viewed(
+        message.html or "", message.text or "", head, image=images_of(message).get, notes=message.warnings
+    )
 
 
 def still(page: str) -> str:

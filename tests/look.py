@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from conftest import ROOT
@@ -143,6 +144,15 @@ def no_text_lost(page, selector=OUTPUT):
     or where an input's hint or a menu's choice is wider than its field. *page* may be a frame.
     """
     return page.evaluate(_LOST, [selector, OUTPUT])
+
+
+def looks_well(lab, page, name, *, height):
+    """Have what *page* shows be whole and without grave faults at two widths and in both themes; picture each."""
+    for width, dark in itertools.product((1280, 700), (False, True)):
+        lab.shows_as(page, width=width, height=height, dark=dark)
+        picture(page, name)
+        assert axe(page, ".smtpnb-form") == [], (width, dark)
+        assert no_text_lost(page, ".smtpnb-form") == [], (width, dark)
 
 
 def picture(shown, name):

@@ -411,6 +411,27 @@ class _Ended(Exception):
     """The connection is over."""
 
 
+class Gate:
+    """Holds whoever comes to it until it is opened, on the server's loop or on a thread."""
+
+    #: Seconds; something has gone wrong if it takes them.
+    LONG = 20.0
+
+    def __init__(self):
+        self.reached = threading.Event()
+        self._open = threading.Event()
+
+    def __call__(self, *_):
+        self.reached.set()
+        assert self._open.wait(self.LONG)
+
+    async def held(self):
+        await asyncio.to_thread(self)
+
+    def open(self):
+        self._open.set()
+
+
 def server_context(authority, *names):
     """Return a server's TLS settings with a certificate for *names* of a throw-away authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

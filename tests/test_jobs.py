@@ -24,7 +24,7 @@ import pytest
 from begun import begun
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import ACCEPT_DROP, STALL, Server
+from scripted import ACCEPT_DROP, STALL, Gate, Server
 
 from smtp_notebook import (
     Connection,
@@ -101,24 +101,6 @@ def journal_path():
 def files(path=None):
     """Return everything in the journal's folder, with what is in it."""
     return {p.name: p.read_bytes() for p in sorted((path or journal_path()).parent.iterdir())}
-
-
-class Gate:
-    """Holds whoever comes to it until it is opened, on the server's loop or on a thread."""
-
-    def __init__(self):
-        self.reached = threading.Event()
-        self._open = threading.Event()
-
-    def __call__(self, *_):
-        self.reached.set()
-        assert self._open.wait(LONG)
-
-    async def held(self):
-        await asyncio.to_thread(self)
-
-    def open(self):
-        self._open.set()
 
 
 @pytest.fixture

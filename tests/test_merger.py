@@ -13,7 +13,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from ipywidgets import Widget
 from ipywidgets.widgets.widget import _instances
-from scripted import Server
+from scripted import Gate, Server
 
 from smtp_notebook import (
     Connection,
@@ -62,26 +62,6 @@ def shell():
 def server():
     with Server() as found:
         yield found
-
-
-class Gate:
-    """Holds whoever comes to it until it is opened."""
-
-    def __init__(self):
-        self.reached = threading.Event()
-        self._open = threading.Event()
-
-    def __call__(self, *_):
-        self.reached.set()
-        assert self._open.wait(LONG)
-
-    async def held(self):
-        import asyncio
-
-        await asyncio.to_thread(self)
-
-    def open(self):
-        self._open.set()
 
 
 @pytest.fixture
