@@ -256,10 +256,22 @@ class EmailForm(Form):
         return self._server.connection
 
     def _edited(self) -> None:
-        """Show the mail anew; what was asked of the older one is not so any more."""
+        """Show the mail anew; what was asked of the older one is asked of this one, and no older answer counts.
+
+        A click overtakes what was typed before it, which ipywidgets keeps back while the kernel works.
+        """
         if self._ready:
-            self.take_back()
+            self.secret.cancel()
+            if self.ask.opened:
+                self._ask_anew()
         self._refresh()
+
+    def _ask_anew(self) -> None:
+        try:
+            self._ask_to_send()
+        except MailError as error:
+            self.take_back()
+            self.failed(error)
 
     def _refresh(self) -> None:
         """Show the mail as it stands; an address that is none keeps nobody from seeing it."""

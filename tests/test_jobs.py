@@ -166,20 +166,21 @@ def test_nothing_of_a_job_is_printed(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_calls_return_at_once_and_rows_are_rendered_in_the_jobs_thread(sandbox, gate):
-    threads = set()
+def test_calls_return_at_once_and_rows_are_rendered_in_the_jobs_thread(sandbox):
+    threads, gates = set(), []
 
     def f(value):
         threads.add(threading.current_thread())
-        gate()
+        gates[-1]()
         return value
 
     job = MergeJob(frame(3), CALLING, via=sandbox, values={"f": f}, on_outcome=lambda _: f(0))
     for call in (job.check, job.send):
+        gates.append(Gate())
         call()
-        assert gate.reached.wait(LONG)
+        assert gates[-1].reached.wait(LONG)
         assert job.progress.phase is Phase.CHECKING
-        gate.open()
+        gates[-1].open()
         job.wait(LONG)
     assert len(sandbox.messages) == 3
     assert threading.current_thread() not in threads
