@@ -35,6 +35,19 @@ _ELSEWHERE = re.compile(r"^(?:https?|wss?)://(?!127\.0\.0\.1[:/])", re.IGNORECAS
 # A Copy button writes without being asked; a test that looks at what it wrote has to read.
 _PERMISSIONS = ["clipboard-read", "clipboard-write"]
 _THEMES = {False: "JupyterLab Light", True: "JupyterLab Dark"}
+# JupyterLab shows another notebook; the one before is closed without a question.
+_OPEN_ANOTHER = """async path => {
+  const shell = window.jupyterapp.shell;
+  const opened = await window.jupyterapp.commands.execute('docmanager:open', {path, factory: 'Notebook'});
+  shell.activateById(opened.id);
+}"""
+_CLOSE = """() => {
+  localStorage.clear();
+  for (const widget of [...window.jupyterapp.shell.widgets('main')]) {
+    if (widget.context) widget.context.model.dirty = false;
+    widget.dispose();
+  }
+}"""
 # The notebook that is open, once its kernel has answered, in the theme asked for; gives the kernel's id.
 _OPEN = """async theme => {
   const app = window.jupyterapp;
@@ -144,26 +157,30 @@ class FrontEnd:
         The kernel ends with the page, and what was not saved is lost without a question.
         """
         kernel = None
+        page = self._page(width, height, dark)
+        try:
+            kernel = self._start(page, quote(path), dark)
+            yield page
+        finally:
+            page.context.close()
+            if kernel is not None:
+                self.server.end(kernel)
+
+    def _page(self, width, height, dark):
+        """Return an empty page that reaches nothing beyond this machine."""
         context = self.browser.new_context(
             viewport={"width": width, "height": height},
             color_scheme="dark" if dark else "light",
             permissions=_PERMISSIONS,
         )
-        self.asked = asked = []
+        self.asked = []
 
         def refuse(route):
-            asked.append(route.request.url)
+            self.asked.append(route.request.url)
             route.abort()
 
-        try:
-            context.route(_ELSEWHERE, refuse)
-            page = context.new_page()
-            kernel = self._start(page, quote(path), dark)
-            yield page
-        finally:
-            context.close()
-            if kernel is not None:
-                self.server.end(kernel)
+        context.route(_ELSEWHERE, refuse)
+        return context.new_page()
 
     def _start(self, page, path, dark):
         """Have every cell of the notebook run, and return its kernel's id."""
@@ -171,9 +188,43 @@ class FrontEnd:
 
 
 class Lab(FrontEnd):
-    """JupyterLab."""
+    """JupyterLab. It starts once, which takes seconds, and shows one notebook after another in its page.
+
+    A page in which something failed is not used again.
+    """
 
     name = "lab"
+
+    def __init__(self, server, browser):
+        super().__init__(server, browser)
+        self._kept = None
+
+    @contextmanager
+    def opened(self, path, *, width=1100, height=900, dark=False):
+        page, self._kept = self._kept, None
+        kernel = None
+        try:
+            if page is None:
+                page = self._page(width, height, dark)
+                kernel = self._start(page, quote(path), dark)
+            else:
+                kernel = self._start_another(page, path, width, height, dark)
+            yield page
+            page.evaluate(_CLOSE)
+            self._kept = page
+        finally:
+            if self._kept is None and page is not None:
+                page.context.close()
+            if kernel is not None:
+                self.server.end(kernel)
+
+    def _start_another(self, page, path, width, height, dark):
+        self.asked = []
+        page.emulate_media(color_scheme="dark" if dark else "light")
+        page.set_viewport_size({"width": width, "height": height})
+        page.evaluate("() => window.jupyterapp.shell.expandLeft()")
+        page.evaluate(_OPEN_ANOTHER, path)
+        return self._run(page, dark)
 
     def _address(self, path):
         return self.server.address(f"lab/tree/{path}", reset="")
@@ -181,6 +232,10 @@ class Lab(FrontEnd):
     def _start(self, page, path, dark):
         page.goto(self._address(path), wait_until="domcontentloaded")
         page.wait_for_function(_IS_OPEN, timeout=60_000)
+        return self._run(page, dark)
+
+    def _run(self, page, dark):
+        """Run every cell of the notebook that is open, in this theme, and return its kernel's id."""
         kernel = page.evaluate(_OPEN, _THEMES[dark])
         self.run_all(page)
         return kernel
@@ -220,6 +275,7 @@ class Notebook7(Lab):
     """Notebook 7: JupyterLab's pieces, one notebook to a page."""
 
     name = "notebook7"
+    opened = FrontEnd.opened  # a page for each notebook
 
     def _address(self, path):
         return self.server.address(f"notebooks/{path}")
