@@ -7,11 +7,13 @@ skipped, and the benchmark ends.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 #: The names of what drives the tests' pages; Chrome does as well.
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -21,12 +23,18 @@ NEEDED = {
         CHROMIUM: ("chromium", "fonts-dejavu-core"),
         ("chromedriver",): ("chromium-driver",),
         ("postfix",): ("postfix",),
+        ("dovecot",): ("dovecot-core", "dovecot-imapd", "dovecot-lmtpd"),
+        ("node",): ("nodejs",),
+        ("npm",): ("npm",),
         ("strace",): ("strace",),
+        # Its library reads DKIM signatures a second time.
+        ("dkimproxy-verify",): ("libmail-dkim-perl",),
     },
     "bench": {("smtp-sink",): ("postfix",), ("node",): ("nodejs",), ("npm",): ("npm",)},
 }
-#: Postfix's programs are wanted, not a mail server that runs.
+#: Postfix's and Dovecot's programs are wanted, not a mail server that runs.
 _ANSWERS = "postfix postfix/main_mailer_type select No configuration\n"
+_SERVICES = {"dovecot-core": ("dovecot.service", "dovecot.socket")}
 
 
 def main(purpose: str = "tests") -> None:
@@ -73,19 +81,36 @@ def _install(prefix: Sequence[str], packages: Sequence[str]) -> None:
     print(f"Installing {' '.join(packages)} …", flush=True)
     if "postfix" in packages and found("debconf-set-selections"):
         subprocess.run([*prefix, "debconf-set-selections"], check=False, input=_ANSWERS, text=True)
-    if _apt(prefix, "install", "-y", "-qq", "--no-install-recommends", *packages):
+    with _not_started(prefix, packages):
+        failed = _apt(prefix, "install", "-y", "-qq", "--no-install-recommends", *packages)
+    if failed:
         print(f"apt-get install failed; what needs {' '.join(packages)} is skipped.")
+
+
+@contextlib.contextmanager
+def _not_started(prefix: Sequence[str], packages: Sequence[str]) -> Iterator[None]:
+    """Keep systemd, where it runs, from starting what is installed meanwhile, then and at the next boot."""
+    units = [unit for package in packages for unit in _SERVICES.get(package, ())]
+    if not units or not Path("/run/systemd/system").is_dir():
+        yield
+        return
+    _quietly(prefix, "systemctl", "--runtime", "mask", *units)
+    try:
+        yield
+    finally:
+        _quietly(prefix, "systemctl", "--runtime", "unmask", *units)
+        _quietly(prefix, "systemctl", "disable", *units)
 
 
 def _apt(prefix: Sequence[str], *words: str) -> int:
     # Inside the command: sudo drops the caller's environment.
     frontend = ["env", "DEBIAN_FRONTEND=noninteractive"]
-    return subprocess.run(
-        [*prefix, *frontend, "apt-get", *words],
-        check=False,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    ).returncode
+    return _quietly(prefix, *frontend, "apt-get", *words)
+
+
+def _quietly(prefix: Sequence[str], *command: str) -> int:
+    nothing = subprocess.DEVNULL
+    return subprocess.run([*prefix, *command], check=False, stdin=nothing, stdout=nothing).returncode
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from html import unescape
 
 import pandas as pd
 import pytest
-from postfix import running_postfix
+from mailservers import running_postfix
 
-from smtp_notebook import Connection, State, mail_merge
+from smtp_notebook import Connection, State, Suppressions, mail_merge, read_bounces
 
 ROWS = 2000
 NAMES = ["Zoë Brontë", "Łukasz Żółć", "王小明", "Ann O'Neil", "Jörg Müßig", "<b>Bo & Co</b>"]
@@ -113,3 +113,31 @@ def test_greylisting_is_waited_out_within_one_run(postfix):
     report = merge(postfix, frame(["grey2@example.test"]), "patient")
     assert (report[0].state, report[0].attempts) == (State.SENT, 2)
     assert [m["Delivered-To"] for m in postfix.delivered(1)] == ["grey2@example.test"]
+
+
+def test_what_it_reports_of_a_mail_is_read_and_found_by_its_tag(postfix):
+    data = frame(["gone7@example.test", "u1@example.test", "gone8@example.test"])
+    via = Connection.from_url(
+        postfix.url,
+        envelope_from="bounces+{id}@example.test",
+        notify="failure, success",
+        sender="me@example.com",
+    )
+    report = mail_merge(data, LETTER, campaign="real", via=via, progress=False)
+    assert report.counts == {State.SENT: 3}
+    box = postfix.folder / "mail" / "box" / "Maildir"
+    postfix.delivered(6)  # a mail, two bounces and three reports of success
+    found = list(read_bounces(box))
+    told = sorted((o.key, str(o.state), o.status, o.enhanced, o.campaign) for o in found)
+    assert told == [
+        ("gone7@example.test", "refused", 404, "5.1.1", "real"),
+        ("gone7@example.test", "sent", 200, "2.0.0", "real"),  # it was forwarded, and failed there
+        ("gone8@example.test", "refused", 404, "5.1.1", "real"),
+        ("gone8@example.test", "sent", 200, "2.0.0", "real"),
+        ("u1@example.test", "sent", 200, "2.0.0", "real"),
+    ]
+    assert {o.message_id for o in found} == {o.message_id for o in report}
+    assert read_bounces(box, suppress=True).proposals()
+    assert [e.address for e in Suppressions()] == ["gone7@example.test", "gone8@example.test"]
+    again = mail_merge(data, LETTER, campaign="next", via=via, progress=False, dry_run=True)
+    assert again.counts == {State.PLANNED: 1, State.SKIPPED: 2}
