@@ -9,9 +9,10 @@ from __future__ import annotations
 import enum
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from smtp_notebook import advice
 from smtp_notebook.outcome import State
 
 __all__ = [
@@ -186,31 +187,49 @@ BEFORE_ANY_MAIL = frozenset({Stage.CONNECT, Stage.TLS, Stage.LOGIN})
 
 
 @functools.lru_cache(maxsize=256)
-def classify(stage: Stage, reply: Reply) -> Verdict:
-    """Return what a reply at a stage means for the mail."""
+def classify(stage: Stage, reply: Reply, provider: str = "") -> Verdict:
+    """Return what a reply at a stage means for the mail.
+
+    Args:
+        stage: How far the transaction got.
+        reply: What the server said.
+        provider: Whose server it is, as `providers` names it, or "": some refusals mean more there, or less.
+
+    A daily limit that is reached stops the run: every other mail would hear the same, and its row would count as
+    refused.
+    """
     enhanced = reply.enhanced
     if stage is Stage.DOT and reply.good:
         return Verdict(state=State.SENT, status=200, code=reply.code, enhanced=enhanced, stage=stage)
     if reply.digit == 4 and stage is not Stage.TLS:  # noqa: PLR2004 - temporary
-        return _verdict(State.DEFERRED, 202, stage, reply, retry=True)
+        return _verdict(State.DEFERRED, 202, stage, reply, provider, retry=True)
     if reply.digit == 5 or stage is Stage.TLS:  # noqa: PLR2004 - permanent
         status = _status(stage, reply.code, enhanced, needs_tls=_needs_tls(reply))
         stops = status == _NO_LOGIN or stage in BEFORE_ANY_MAIL or reply.code in {521, 538, 556}
-        return _verdict(State.REFUSED, status, stage, reply, stops_run=stops or _needs_tls(reply))
+        stops = stops or _needs_tls(reply) or advice.spent(reply.code, reply.text)
+        return _verdict(State.REFUSED, status, stage, reply, provider, stops_run=stops)
     if stage is Stage.DOT:
-        return _verdict(State.IN_DOUBT, 500, stage, reply)
+        return _verdict(State.IN_DOUBT, 500, stage, reply, provider)
     # 1xx, 2xx or 3xx where none belongs: the two sides disagree about where they are.
-    return _verdict(State.DEFERRED, 202, stage, reply, retry=True)
+    return _verdict(State.DEFERRED, 202, stage, reply, provider, retry=True)
 
 
 def _verdict(
-    state: State, status: int, stage: Stage, reply: Reply, *, retry: bool = False, stops_run: bool = False
+    state: State,
+    status: int,
+    stage: Stage,
+    reply: Reply,
+    provider: str,
+    *,
+    retry: bool = False,
+    stops_run: bool = False,
 ) -> Verdict:
     text = one_line(_ENHANCED.sub("", reply.text, count=1)) or "no reason given"
     who = {
         Stage.RCPT: "The server refused the recipient",
         Stage.MAIL: "The server refused the sender",
         Stage.LOGIN: "The login failed",
+        Stage.TLS: "The server refused STARTTLS",
     }
     said = who.get(stage, "The server refused the mail") if reply.digit == 5 else "The server said"  # noqa: PLR2004
     enhanced = f"{reply.enhanced} " if reply.enhanced else ""
@@ -220,7 +239,7 @@ def _verdict(
         code=reply.code,
         enhanced=reply.enhanced,
         reason=f"{said}: {reply.code} {enhanced}{text}",
-        fix=_fix(stage, reply),
+        fix=_fix(stage, reply, provider),
         retry=retry,
         stops_run=stops_run,
         stage=stage,
@@ -251,7 +270,7 @@ def _status(stage: Stage, code: int, enhanced: str, *, needs_tls: bool) -> int:
     if code == 530:  # noqa: PLR2004 - who logs in, unless the text asks for TLS first (RFC 3207, 4)
         return 403 if needs_tls else 401
     for known, status in _BY_ENHANCED:
-        if enhanced.startswith(known):
+        if enhanced == known or (known.endswith(".") and enhanced.startswith(known)):
             return status
     if stage is Stage.MAIL and code in {550, 553, 554}:
         return 403
@@ -260,7 +279,7 @@ def _status(stage: Stage, code: int, enhanced: str, *, needs_tls: bool) -> int:
     return _BY_CODE.get(code, 400)
 
 
-#: The longest prefix first.
+#: What ends with a dot is a prefix; the longest first.
 _BY_ENHANCED = (
     ("5.1.7", 403),
     ("5.1.8", 403),
@@ -278,14 +297,14 @@ _BY_CODE = {530: 401, 534: 401, 535: 401, 550: 403, 551: 404, 552: 400, 553: 400
 # ------------------------------------------------------------------------------------- what to do
 
 
-def _fix(stage: Stage, reply: Reply) -> str:
+def _fix(stage: Stage, reply: Reply, provider: str) -> str:
     """Return what a person can do about a refusal, in plain words."""
     if _needs_tls(reply):
         return "Use smtp:// (STARTTLS) or smtps:// for this server."
-    by_enhanced: Iterable[tuple[str, str]] = _FIX_BY_ENHANCED
-    for known, fix in by_enhanced:
-        if reply.enhanced == known:
-            return fix
+    if stage is Stage.TLS:
+        return "Nothing was sent. Try smtps:// (port 465), or later: a server that has no TLS now gets no login and no mail."
+    if found := advice.fix(stage, reply.code, reply.enhanced, reply.text, provider):
+        return found
     if stage is Stage.RCPT and reply.code in {550, 551, 553}:
         return "Check the address; mail to it will not arrive."
     return _FIX_BY_CODE.get(reply.code, "")
@@ -294,19 +313,6 @@ def _fix(stage: Stage, reply: Reply) -> str:
 _LOGIN_FIX = (
     "Check the user name and the password. Providers with two-step login want an app password or OAuth instead "
     "of the account's own."
-)
-_FIX_BY_ENHANCED = (
-    ("5.7.30", "This provider has switched passwords off: use OAuth, or another relay."),
-    ("5.7.57", "The server wants a login: put the user into the URL."),
-    ("5.7.60", "This login may not send as that From address: use the login's own address as sender."),
-    ("5.1.1", "Check the address: the server knows no such mailbox."),
-    ("5.1.10", "Check the address: the server knows no such mailbox."),
-    ("5.1.7", "Check the From address."),
-    ("5.1.8", "Check the From address: its domain does not exist."),
-    ("5.2.2", "The mailbox is full; try again another day."),
-    ("5.3.4", "Make the mail smaller: send a link instead of the attachment."),
-    ("4.7.1", "The server asks to come back later (greylisting); it is tried again by itself."),
-    ("4.7.28", "The server limits the rate: send fewer at a time."),
 )
 _FIX_BY_CODE = {
     421: "The server is busy or closes connections; it is tried again.",

@@ -1,6 +1,6 @@
 """What the pages have of the code itself, so that it cannot drift: tables, and links from names.
 
-Directives: ``states``, ``statuses``, ``fields``, ``settings`` and ``magic NAME``. A name of the package in code
+Directives: ``states``, ``statuses``, ``fields``, ``settings``, ``logins``, ``limits`` and ``magic NAME``. A name of the package in code
 type becomes a link by itself, in pages and docstrings.
 """
 
@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from docutils import nodes
 from sphinx import addnodes
@@ -20,6 +21,7 @@ import smtp_notebook
 from smtp_notebook import Connection, Message, State
 from smtp_notebook.fields import FIELDS
 from smtp_notebook.outcome import DEFAULT_STATUS, FAILURES
+from smtp_notebook.providers import PROVIDERS, Provider
 from smtp_notebook.replies import Reply, Stage, classify
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ STATES = {
         "Accepted for some recipients; `refused` has the answer for each of the others.",
         "tries those who were put off, and nobody else",
     ),
-    "skipped": ("The campaign had it already.", "skips it"),
+    "skipped": ("The campaign had it already, or everybody of it is suppressed.", "skips it, as long as that is so"),
     "deferred": ("A temporary refusal, or the connection was lost before the mail was handed over.", "tries it"),
     "invalid": ("The check before sending refused it; it was never on a wire.", "checks it anew"),
     "refused": ("The server refused it for good.", "tries it once the row makes another mail"),
@@ -184,6 +186,67 @@ class Settings(House):
         return f"`{value:,}`" if type(value) is int else f"`{value!r}`"
 
 
+class Logins(House):
+    """Every provider: what goes into user and password there."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        rows = [
+            (
+                f"{p.title}: {', '.join(f'`{n}`' for n in (p.name, *p.aliases))}",
+                _sentence(p.user),
+                self._password(p),
+            )
+            for p in PROVIDERS
+        ]
+        return [self.table(("Provider", "`user=`", "Password"), rows, (20, 28, 52))]
+
+    @staticmethod
+    def _password(p: Provider) -> str:
+        sign_in = {
+            "google": " Or `oauth=GoogleOAuth(…)`.",
+            "microsoft": " Or `oauth=MicrosoftOAuth(…)`.",
+            "": "",
+        }
+        where = p.where.replace("https://", "")
+        return f"{_sentence(p.password)}, {where}. *{p.passwords}.*{sign_in[p.oauth]}"
+
+
+class Limits(House):
+    """Every provider: its server, what it documents, and what that becomes."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        rows = [(p.title, self._server(p), self._facts(p), self._settings(p)) for p in PROVIDERS]
+        head = ("Provider", "Server, and where it is described", "Documented limits", "Settings")
+        return [self.table(head, rows, (14, 34, 28, 24))]
+
+    @staticmethod
+    def _server(p: Provider) -> str:
+        security = {"starttls": "STARTTLS", "tls": "TLS"}[p.security]
+        host = ", ".join(f"`{h}` ({r})" for r, h in p.regions.items()) or f"`{p.host}`"
+        others = f"; also {p.ports}" if p.ports else ""
+        pages = ", ".join(f"[{urlsplit(page).hostname}]({page})" for page in p.sources)
+        return f"{host}, {p.port} ({security}){others}; {pages}"
+
+    @staticmethod
+    def _facts(p: Provider) -> str:
+        return "; ".join(f"[{fact.text}]({fact.source})" for fact in p.limits)
+
+    @staticmethod
+    def _settings(p: Provider) -> str:
+        found = [f'`rate="{p.rate}"`'] if p.rate else []
+        found += [f'`rate="{rate}"` with @{domain}' for domain, rate in p.rates.items()]
+        for name in ("max_connections", "messages_per_connection", "max_message_bytes"):
+            value = getattr(p, name)
+            found += [f"`{name}={value:,}`".replace(",", "_")] if value is not None else []
+        return "; ".join(found) or "the usual ones"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 class Magic(House):
     """The options of a magic, as its parser knows them."""
 
@@ -309,6 +372,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
         "statuses": Statuses,
         "fields": Fields,
         "settings": Settings,
+        "logins": Logins,
+        "limits": Limits,
         "magic": Magic,
     }.items():
         app.add_directive(name, directive)
