@@ -9,8 +9,9 @@ Each fault of a transaction meets the first, a middle and the last row of a merg
   share a write: the fault meets a row whose envelope left before the row before it was answered, or whose dot
   left with the next one's envelope behind it.
 
-The names F01 to F73 are those of the fault matrix that this file works through; TLS (F15 to F23) is tested with
-the transport, random kills (F65) in `kill`.
+The names F01 to F73 are those of the fault matrix that this file works through; TLS (F15 to F23) is tested in
+`test_tls_faults`, random kills (F65) in `kill`. What they come to is a table of the documentation: each test notes
+its rows, and the last one compares them with the page.
 
 Whatever happens: no row has two copies, no text reaches another row's recipient, the other rows are sent once
 unless the fault has to stop the run, and running the merge again with a healthy server sends what is left and
@@ -45,6 +46,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from scripted import DROP, KEPT, PIPELINING, PLAIN, RESET, SLOWLY, STALL, Server
+from tables import Table
 
 from smtp_notebook import (
     Connection,
@@ -59,6 +61,7 @@ from smtp_notebook import (
 from smtp_notebook import _sync as sync
 from smtp_notebook import merge as merges
 
+TABLE = Table("explanation/faults.md", "faults", "Fault", "What becomes of the row", "Copies")
 ROWS = 7
 POSITIONS = {"first": 0, "middle": 4, "last": ROWS - 1}
 #: What the server offers, and how the connection is used.
@@ -162,6 +165,23 @@ def waits(monkeypatch):
     return asked
 
 
+def tells(*rows):
+    """Have a test note rows of the table, when it has passed: name, what becomes of the row, and copies."""
+
+    def mark(function):
+        function.tells = rows
+        return function
+
+    return mark
+
+
+@pytest.fixture(autouse=True)
+def _told(request):
+    yield
+    for row in getattr(request.function, "tells", ()):
+        TABLE.note(*row)
+
+
 @pytest.fixture
 def journal():
     """Return where the journal goes: into memory where there is such a place, because hundreds of merges sync."""
@@ -192,6 +212,18 @@ class End:
     lack: frozenset[int] = frozenset()
     later: State = State.SKIPPED
     lack_later: frozenset[int] = frozenset()
+
+    @property
+    def words(self):
+        """The end in words, and the copies that each recipient has, for the table."""
+        said = {
+            State.REFUSED: f"refused, {self.status}",
+            State.IN_DOUBT: "in doubt, and never sent again by itself",
+        }
+        copies = "0" if self.lack == NONE and self.state is not State.PARTIAL else "1"
+        if self.state is State.PARTIAL:
+            copies = "1 to each that was accepted"
+        return said.get(self.state, str(self.state)), copies
 
     def fits(self, outcome):
         return (outcome.state, outcome.status) == (self.state, self.status) and self.code in {
@@ -258,6 +290,12 @@ class Fault:
         """Return the server's script for the fault at *row*."""
         script = self.script(row) if callable(self.script) else at_row(row, **self.script)
         return script | self.also
+
+    @property
+    def told(self):
+        """Its row of the table: every end that is permitted, in order."""
+        ends, copies = (list(dict.fromkeys(each)) for each in zip(*(e.words for e in self.ends), strict=True))
+        return self.name, " or ".join(ends), " or ".join(copies)
 
     def frame(self, row):
         to = "; ".join(address(row, i) for i in range(self.recipients))
@@ -484,6 +522,7 @@ def test_a_fault_costs_its_own_row_at_most(fault, way, position, journal, monkey
         _check_others(report, {row, *tainted}, stops=fault.stops)
         assert end.state is State.SENT or report[row].reason
         assert [o.row for o in report.in_doubt] == [*tainted, *[row] * (end.state is State.IN_DOUBT)]
+        TABLE.note(*fault.told)
         if fault.stops:
             run_until_all_went(server, data, journal, **settings)
             return
@@ -564,8 +603,10 @@ def test_a_fault_before_any_mail_loses_no_row(name, connections, journal):
         assert nobody_twice(server) == once(frame()), report.text()
         assert report.counts == {State.SENT: ROWS}
         run_until_all_went(server, frame(), journal, timeout=timeout)
+    TABLE.note(name, "sent", "1")
 
 
+NEXT_RUN = "every row stays for the next run"
 #: What each connection meets.
 NO_SERVICE = {
     "F02 closed before the banner": {"banner": DROP},
@@ -598,12 +639,17 @@ def test_a_server_that_serves_nobody_ends_the_run_in_time_and_every_row_stays(na
         # Each connection has its timeout and a tenth; a loaded machine gets half a second.
         assert took <= server.log.connections * SHORT * 1.1 + 0.5
         run_until_all_went(server, frame(), journal)
+    TABLE.note(f"{name}, each time", NEXT_RUN, "0")
 
 
 @pytest.mark.parametrize(
     ("script", "state"), [({"mail": slow("250 " + "x" * 200)}, State.SENT), ({"dot": slow("250 " + "x" * 200)}, State.IN_DOUBT)],
     ids=["mail", "dot"],
 )  # fmt: skip
+@tells(
+    ("F08 MAIL's reply octet by octet, too slowly", "sent", "1"),
+    ("F08 the dot's reply octet by octet, too slowly", "in doubt, and never sent again by itself", "1"),
+)
 def test_a_reply_that_comes_octet_by_octet_is_waited_for_as_long_as_was_said(script, state, journal):
     """F08: the timeout is for the whole reply, not for each octet of it."""
     script = {stage: [None, action, None] for stage, action in script.items()}
@@ -616,6 +662,9 @@ def test_a_reply_that_comes_octet_by_octet_is_waited_for_as_long_as_was_said(scr
     nobody_twice(server)
 
 
+@tells(
+    ("F01 nobody listens", "every row stays for the next run", "0"),
+)
 def test_a_server_that_is_not_there_leaves_every_row_for_the_next_run(journal):
     """F01."""
     with Server() as server:
@@ -637,6 +686,10 @@ def test_a_server_that_is_not_there_leaves_every_row_for_the_next_run(journal):
         ("HTTP/1.1 400 Bad Request\r\n\r\n" + DROP, {State.REFUSED, State.DEFERRED}),
         ("SSH-2.0-OpenSSH_9.6", {State.REFUSED, State.DEFERRED}),
     ],
+)
+@tells(
+    ("F04 banner 554 or 521", "the run ends with the server's words; every row stays for the next run", "0"),
+    ("F07 something that is no SMTP", "the run ends; every row stays for the next run", "0"),
 )
 def test_a_server_that_takes_no_mail_ends_the_run_with_its_own_words(banner, states, connections, journal):
     """F04, F07: no other row has a better chance; none of them is to blame, so the next run tries them all."""
@@ -671,6 +724,9 @@ def password(monkeypatch):
 
 @pytest.mark.parametrize("connections", [1, 4])
 @pytest.mark.parametrize("mechanisms", ["PLAIN LOGIN", "LOGIN PLAIN", "CRAM-MD5 PLAIN LOGIN"])
+@tells(
+    ("F24 535 to the login", "one login, 401, and the run ends; every row stays for the next run", "0"),
+)
 def test_a_wrong_password_is_tried_once_in_a_run_and_blames_no_row(
     mechanisms, connections, journal, password
 ):
@@ -690,6 +746,10 @@ def test_a_wrong_password_is_tried_once_in_a_run_and_blames_no_row(
 
 @pytest.mark.parametrize("connections", [1, 4])
 @pytest.mark.parametrize("action", ["454 4.7.0 temporary", DROP, RESET, "421 4.7.0 closing"])
+@tells(
+    ("F25 454 to the login, once", "sent", "1"),
+    ("F26 drop, reset or 421 in the login, once", "sent", "1"),
+)
 def test_a_login_that_fails_for_now_is_tried_again(action, connections, journal, password):
     """F25, F26."""
     with Server({"auth": [action, None]}, login=LOGIN) as server:
@@ -699,6 +759,9 @@ def test_a_login_that_fails_for_now_is_tried_again(action, connections, journal,
 
 
 @pytest.mark.parametrize("action", ["454 4.7.0 temporary", DROP])
+@tells(
+    ("F25 454 or drop in the login, each time", "every row stays for the next run", "0"),
+)
 def test_a_login_that_keeps_failing_for_now_ends_the_run_after_a_few_tries(action, journal, password):
     data = frame(20)
     with Server({"auth": action}, login=LOGIN) as server:
@@ -709,6 +772,9 @@ def test_a_login_that_keeps_failing_for_now_ends_the_run_after_a_few_tries(actio
 
 
 @pytest.mark.parametrize("connections", [1, 4])
+@tells(
+    ("F27 no login is offered", "refused, and the run ends; every row stays for the next run", "0"),
+)
 def test_a_server_without_login_stops_a_merge_that_has_one(connections, journal, password):
     """F27."""
     data = frame(12)
@@ -722,6 +788,13 @@ def test_a_server_without_login_stops_a_merge_that_has_one(connections, journal,
         run_until_all_went(server, data, journal, user="ann")
 
 
+@tells(
+    (
+        "F28 530 at MAIL after a login",
+        "refused, 401, and the run ends; every row stays for the next run",
+        "0",
+    ),
+)
 def test_a_server_that_wants_another_login_at_mail_hears_no_second_one(journal, password):
     """F28, with a login that worked."""
     with Server({"mail": LOGIN_530}, login=LOGIN) as server:
@@ -821,6 +894,10 @@ def test_after_a_doubt_one_connection_goes_on_alone_until_it_hears_a_2xx(journal
     [(action, way) for action in (DROP, RESET, "421 4.3.0 closing", "what?") for way in WAYS]
     + [(STALL, "ahead")],
 )
+@tells(
+    ("F57 drop, reset, 421 or garbage at QUIT", "sent", "1"),
+    ("F58 QUIT hangs", "sent; the run ends within 2 s", "1"),
+)
 def test_what_becomes_of_quit_changes_no_outcome(action, way, journal):
     """F57, F58: where it hangs at the end of a run, that costs 2 s at most, however long a timeout is."""
     offers, settings = WAYS[way]
@@ -834,6 +911,9 @@ def test_what_becomes_of_quit_changes_no_outcome(action, way, journal):
 
 @pytest.mark.parametrize("stage", ["rcpt", "data", "dot"])
 @pytest.mark.parametrize("way", WAYS)
+@tells(
+    ("F60 421 on one of several connections", "sent; the others go on", "1"),
+)
 def test_a_421_on_one_of_several_connections_leaves_the_others_alone(way, stage, journal):
     """F60."""
     offers, settings = WAYS[way]
@@ -846,6 +926,9 @@ def test_a_421_on_one_of_several_connections_leaves_the_others_alone(way, stage,
 
 @pytest.mark.parametrize("allowed", [1, 2])
 @pytest.mark.parametrize("way", ["plain", "ahead"])
+@tells(
+    ("F61 421 to one connection too many", "sent; fewer connections", "1"),
+)
 def test_a_pool_shrinks_to_what_the_server_allows_and_charges_no_row(way, allowed, journal):
     """F61: with one attempt for each row, a charged one would be lost."""
     offers, _ = WAYS[way]
@@ -868,6 +951,9 @@ def test_a_pool_shrinks_to_what_the_server_allows_and_charges_no_row(way, allowe
     ],
 )
 @pytest.mark.parametrize("way", ["plain", "ahead"])
+@tells(
+    ("F62 421, 450 or 452 after so many mails", "sent by another connection", "1"),
+)
 def test_a_server_that_takes_so_many_mails_on_a_connection_gets_another_one(way, said, attempts, connections, journal):  # fmt: skip
     """F62."""
     offers, _ = WAYS[way]
@@ -881,6 +967,9 @@ def test_a_server_that_takes_so_many_mails_on_a_connection_gets_another_one(way,
 
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("way", ["pipelined", "ahead"])
+@tells(
+    ("F63 PIPELINING is offered no more", "sent", "1"),
+)
 def test_a_server_that_stops_offering_pipelining_gets_one_command_at_a_time(way, position, journal):
     """F63: what one connection earned says nothing to another that does not offer it."""
     _, settings = WAYS[way]
@@ -954,6 +1043,9 @@ KILLS = [(way, position, True) for way in WAYS for position in POSITIONS] + [
 
 
 @pytest.mark.parametrize(("way", "position", "kept"), KILLS)
+@tells(
+    ("F48 killed between dot and reply", "in doubt, and never sent again by itself", "1 or 0"),
+)
 def test_a_process_killed_between_dot_and_reply_leaves_that_row_in_doubt(way, position, kept, journal):
     """F48."""
     row = POSITIONS[position]
@@ -980,6 +1072,9 @@ def test_a_process_killed_between_dot_and_reply_leaves_that_row_in_doubt(way, po
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("way", WAYS)
+@tells(
+    ("F49 interrupted between dot and reply", "in doubt, and never sent again by itself", "1"),
+)
 def test_an_interrupt_between_dot_and_reply_leaves_that_row_in_doubt(way, position, journal, monkeypatch):
     """F49: what is in flight has its time, then it is given up; nothing goes out behind the person's back."""
     everywhere(monkeypatch, "GRACE", SHORT)
@@ -1009,6 +1104,9 @@ def test_an_interrupt_between_dot_and_reply_leaves_that_row_in_doubt(way, positi
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("position", ["first", "middle"])
 @pytest.mark.parametrize("way", WAYS)
+@tells(
+    ("F70 interrupted between rows", "the rest stays for the next run", "1"),
+)
 def test_an_interrupt_between_rows_leaves_the_rest_for_the_next_run_which_counts_them(way, position, journal):
     """F70."""
     row = POSITIONS[position]
@@ -1082,6 +1180,9 @@ def test_an_interrupt_while_a_row_is_rendered_stops_the_run_and_the_next_one_wor
         assert nobody_twice(server) == once(frame())
 
 
+@tells(
+    ("F69 another process sends the campaign", "refused, and names it; taken over when it is dead", "1"),
+)
 def test_a_campaign_that_another_process_sends_is_refused_and_taken_over_when_that_one_is_dead(journal):
     """F69."""
     reached = threading.Event()
@@ -1108,6 +1209,9 @@ def test_a_campaign_that_another_process_sends_is_refused_and_taken_over_when_th
         assert nobody_twice(server) == once(frame())
 
 
+@tells(
+    ("F69 two processes start together", "one sends, the other is refused", "1"),
+)
 def test_two_processes_that_start_together_send_once(journal):
     """F69: whoever comes second says who is first."""
     over = threading.Event()
@@ -1145,6 +1249,9 @@ def test_a_journal_that_many_make_at_the_same_time_is_everybodys(tmp_path):
 
 
 @pytest.mark.parametrize("pid", ["own", "init", "none"])
+@tells(
+    ("F69 a dead run's lock, its number taken", "sent", "1"),
+)
 def test_a_lock_file_that_names_a_living_process_which_does_not_hold_it_is_taken_over(pid, journal):
     """F69: a dead run's process number may belong to somebody else by now."""
     with Server() as server:
@@ -1189,6 +1296,9 @@ def merge_with_full_disk(server, journal, disk, settings):
 
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("way", WAYS)
+@tells(
+    ("F66 no room on the disk for an intent", "no dot leaves; it stays for the next run", "0"),
+)
 def test_without_room_for_the_intent_no_dot_leaves(way, position, journal, disk):
     """F66: the row is not in doubt; the one before may be, whose answer shares a commit with this intent."""
     row = POSITIONS[position]
@@ -1211,6 +1321,9 @@ def test_without_room_for_the_intent_no_dot_leaves(way, position, journal, disk)
 
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("way", WAYS)
+@tells(
+    ("F67 no room on the disk for an answer", "in doubt, and never sent again by itself", "1"),
+)
 def test_without_room_for_the_answer_the_run_stops_and_the_row_is_in_doubt(way, position, journal, disk):
     """F67."""
     row = POSITIONS[position]
@@ -1249,6 +1362,9 @@ TORN = {
 
 
 @pytest.mark.parametrize("name", TORN)
+@tells(
+    ("F68 a torn or emptied journal", "the run is refused, or the damage changes nothing", "1"),
+)
 def test_a_torn_journal_is_noticed_before_anybody_is_mailed_twice(name, journal):
     """F68."""
     tear, noticed = TORN[name]
@@ -1289,6 +1405,9 @@ def crashed(journal):
 
 
 @pytest.mark.parametrize("tail", [b"", b"\xa5" * 999, bytes(9000)], ids=["clean", "garbage", "zeros"])
+@tells(
+    ("F68 garbage behind the last commit", "the row whose dot had left is in doubt", "1"),
+)
 def test_what_lies_behind_the_last_commit_changes_nothing(tail, crashed, tmp_path):
     """F68: rows that were answered are skipped, the one whose dot had left is in doubt, the rest goes."""
     folder = tmp_path / "again"
@@ -1302,6 +1421,9 @@ def test_what_lies_behind_the_last_commit_changes_nothing(tail, crashed, tmp_pat
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.6, 0.9, 0.999])
+@tells(
+    ("F68 power loss, the journal cut back to its last sync", "the window that was claimed is in doubt", "1"),
+)
 def test_after_power_loss_a_journal_cut_back_to_its_last_sync_mails_nobody_twice(kept, crashed, tmp_path, monkeypatch):  # fmt: skip
     """F68: what was not synced may be gone, at any octet; the whole armed window is in doubt then, and listed."""
     for name in ("_boot", "boot_id"):
@@ -1324,6 +1446,9 @@ def test_after_power_loss_a_journal_cut_back_to_its_last_sync_mails_nobody_twice
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("day", [86_400.0, -86_400.0])
+@tells(
+    ("F71 the clock jumps by a day", "sent", "1"),
+)
 def test_a_clock_that_jumps_by_a_day_changes_nothing(day, way, journal, monkeypatch):
     """F71: timers are monotonic, and order comes from sequence numbers."""
     offers, settings = WAYS[way]
@@ -1376,6 +1501,9 @@ assert len(merge().skipped) == len(ask["data"])
 """
 
 
+@tells(
+    ("F72 a forked process", "sent", "1"),
+)
 def test_a_forked_process_goes_on_with_a_loop_of_its_own(journal):
     """F72: the parent's background loop did not come along."""
     with Server() as server:
@@ -1400,6 +1528,9 @@ def amerge(server, data, journal, **settings):
 
 
 @pytest.mark.parametrize("face", ["awaited", "blocking"])
+@tells(
+    ("F72 a running loop", "sent", "1"),
+)
 def test_a_running_loop_is_no_obstacle(face, journal):
     """F72: a notebook's cell runs inside one."""
 
@@ -1420,6 +1551,10 @@ def after_this(call, *arguments):
 
 @pytest.mark.parametrize("stage", ["rcpt", "data", "dot"])
 @pytest.mark.parametrize("position", POSITIONS)
+@tells(
+    ("F72 cancelled before a dot", "stays for the next run", "0"),
+    ("F72 cancelled behind a dot", "in doubt, and never sent again by itself", "1"),
+)
 def test_a_cancelled_merge_keeps_what_it_knows_and_the_rest_goes_later(position, stage, journal, monkeypatch):
     """F72: a cell that is interrupted cancels what it awaits."""
     everywhere(monkeypatch, "GRACE", SHORT)
@@ -1452,6 +1587,9 @@ def test_a_cancelled_merge_keeps_what_it_knows_and_the_rest_goes_later(position,
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("stage", ["data", "dot"])
+@tells(
+    ("F72 the loop is closed in mid run", "behind a dot in doubt, else it stays for the next run", "1 or 0"),
+)
 def test_a_loop_closed_in_mid_run_leaves_a_campaign_that_can_be_resumed(stage, journal):
     """F72: whoever stops and closes a loop gets no report, but the journal knows."""
     loop = asyncio.new_event_loop()
@@ -1473,3 +1611,17 @@ def test_a_loop_closed_in_mid_run_leaves_a_campaign_that_can_be_resumed(stage, j
         # One row for the connection: an answer is recorded together with the next intent, or by itself before.
         assert [o.row for o in again.in_doubt] in ([[3]] if stage == "dot" else [[], [2]])
         assert nobody_twice(server) == once(frame())
+
+
+def test_the_table_says_what_was_found(request):
+    """`make tables` writes it."""
+    expected = (
+        {fault.told[0] for fault in FAULTS} | set(BEFORE_MAIL) | {f"{n}, each time" for n in NO_SERVICE}
+    )
+    for value in list(globals().values()):
+        expected |= {row[0] for row in getattr(value, "tells", ())}
+    if expected - {row[0] for row in TABLE.rows} or request.session.testsfailed:
+        pytest.skip("only all tests of this file together make the table")
+    if request.config.option.tables:
+        TABLE.write()
+    TABLE.check()
