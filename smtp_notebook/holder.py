@@ -15,7 +15,7 @@ from typing import Any
 
 from smtp_notebook.outcome import JournalError, MergeRefusedError
 
-__all__ = ["Holder", "alive", "boot_id", "on_network", "seen", "stamp"]
+__all__ = ["Holder", "alive", "boot_id", "on_network", "publish", "seen", "stamp"]
 
 _NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "sshfs", "glusterfs", "ceph", "lustre")
 
@@ -42,6 +42,22 @@ def on_network(path: Path) -> bool:
     under = [m for m in mounts if path.is_relative_to(m[1].replace("\\040", " "))]
     kind = max(under, key=lambda m: len(m[1]))[2].lower() if under else ""
     return any(name in kind for name in _NETWORK)
+
+
+def publish(draft: Path, path: Path) -> None:
+    """Give a finished file its name.
+
+    Raises:
+        FileExistsError: Another process was faster.
+    """
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if path.exists():
+            raise FileExistsError from None
+        draft.replace(path)
 
 
 class Holder:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from smtp_notebook import _html
-from smtp_notebook.holder import Holder, alive, boot_id, on_network, seen, stamp
+from smtp_notebook.holder import Holder, alive, boot_id, on_network, publish, seen, stamp
 from smtp_notebook.outcome import JournalError, MergeRefusedError, Outcome, Report, State
 from smtp_notebook.records import Stored, packed, unpacked
 from smtp_notebook.schema import FIELDS, INSERT, MIGRATIONS, checksum, key_hash
@@ -47,7 +47,7 @@ from smtp_notebook.standing import (
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Campaign", "Glance", "Journal", "Ledger", "PassingJournal", "Row", "look"]
+__all__ = ["Campaign", "Glance", "Journal", "Ledger", "PassingJournal", "Row", "journal_path", "look"]
 
 PATH_VARIABLE = "SMTP_NOTEBOOK_JOURNAL"
 #: Answers are synced when they are this old, in seconds, if no window was armed since.
@@ -56,6 +56,7 @@ _BUSY_SECONDS = 10.0
 _QUICK_BYTES = 16 * 2**20
 #: The log is copied into the file when it has so many pages; a merge writes the same ones again and again.
 _CHECKPOINT_PAGES = 4000
+_READ_AT_ONCE = 10_000
 _WENT = frozenset({State.SENT, State.PARTIAL, State.IN_DOUBT})
 
 _COLUMNS = f"{', '.join(FIELDS)}, sum, stands"
@@ -166,8 +167,12 @@ class Journal:
             self._open(self.path)
 
     @classmethod
-    def to_read(cls, path: str | Path | None = None) -> Journal | None:
+    def to_read(cls, path: str | Path | None = None, *, whole: bool = False) -> Journal | None:
         """Return the journal at *path*, open for reading alone; None where there is none, and none is made.
+
+        Args:
+            path: As in `Journal`.
+            whole: Look for torn pages however large it is, which may take seconds.
 
         A file of an older version stays as it is: a private copy of it is moved to the present form.
 
@@ -185,7 +190,7 @@ class Journal:
             # Not mode=ro: that would leave the log's files behind, and could not read over a dead run's.
             self._db = _connected(f"{self.path.as_uri()}?mode=rw", uri=True)
             self._db.execute("PRAGMA query_only=1")
-            if self.path.stat().st_size <= _QUICK_BYTES:
+            if whole or self.path.stat().st_size <= _QUICK_BYTES:
                 self._check()
             if self._db.execute("PRAGMA user_version").fetchone()[0] < len(MIGRATIONS):
                 with contextlib.closing(self._db) as file:
@@ -205,7 +210,7 @@ class Journal:
             self._open(draft)
             self._db.close()
             with contextlib.suppress(FileExistsError):
-                _publish(draft, self.path)
+                publish(draft, self.path)
         finally:
             draft.unlink(missing_ok=True)
 
@@ -389,6 +394,25 @@ class Journal:
                     outcome = dataclasses.asdict(known.outcome)
                     found.append({"campaign": name, "scope": scope, **outcome, "version": known.version})
         return pd.DataFrame(found)
+
+    def mails(self, wanted: Callable[[str], bool]) -> list[tuple[str, Outcome]]:
+        """Return the mailing and the Outcome of each mail whose Message-ID, with its angle brackets, is wanted.
+
+        Reads every Message-ID once: about a second for a million.
+
+        Raises:
+            JournalError: A record of one of them is damaged.
+        """
+        names = dict(self._all("SELECT id, name FROM campaign"))
+        query = (
+            "SELECT id, campaign, message_id FROM record WHERE message_id<>'' AND id>? ORDER BY id LIMIT ?"
+        )
+        found, last = [], 0
+        while some := self._all(query, last, _READ_AT_ONCE):
+            last = some[-1][0]
+            found += [(number, names.get(campaign, "")) for number, campaign, name in some if wanted(name)]
+        known = ((self._all(f"{_SELECT} WHERE id=?", number), name) for number, name in found)
+        return [(name, self._checked(record[0]).outcome) for record, name in known if record]
 
     def past(self, scope: str, seconds: float) -> list[tuple[float, int, int]]:
         """Return how much went to a server of late: age in seconds, mails, recipients; summed by minutes.
@@ -634,7 +658,11 @@ class Journal:
     # ---------------------------------------------------------------------------------------- display
 
     def __repr__(self) -> str:
-        count = len(self.campaigns())
+        try:
+            count = len(self.campaigns())
+        except JournalError as error:
+            # A traceback that shows variables asks a closed one too.
+            return f"<Journal {str(self.path)!r}: {error.cause}>"
         return f"<Journal {str(self.path)!r}: {count} campaign{'s' if count != 1 else ''}>"
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
@@ -964,26 +992,15 @@ def _change(db: sqlite3.Connection, known: Known, outcome: Outcome) -> None:
 # ------------------------------------------------------------------------------------------------ file
 
 
-def _publish(draft: Path, path: Path) -> None:
-    """Give a finished file its name.
-
-    Raises:
-        FileExistsError: Another process was faster.
-    """
-    try:
-        path.hardlink_to(draft)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        if path.exists():
-            raise FileExistsError from None
-        draft.replace(path)
-
-
 def _connected(path: str | Path, *, uri: bool = False) -> sqlite3.Connection:
     return sqlite3.connect(
         path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=uri
     )
+
+
+def journal_path() -> Path:
+    """Return where a journal is that nobody names: what ``SMTP_NOTEBOOK_JOURNAL`` says, else the user's own."""
+    return _given(None)
 
 
 def _given(path: str | Path | None) -> Path:
