@@ -22,16 +22,21 @@ __all__ = [
     "IMPORTANCES",
     "addresses",
     "body_format",
+    "check_bulk",
     "check_field_names",
+    "feedback_id",
     "header_pairs",
     "importance",
+    "list_id",
     "mail_text",
     "message_id",
     "moment",
+    "one_click",
     "one_line",
     "receipt",
     "sender",
     "truth",
+    "truth_or_none",
     "unsubscribe_uris",
 ]
 
@@ -50,6 +55,10 @@ FIELDS: tuple[str, ...] = (
     "headers",
     "read_receipt",
     "unsubscribe",
+    "bulk",
+    "list_id",
+    "feedback_id",
+    "postal_address",
     "preheader",
     "theme",
     "inline_css",
@@ -69,6 +78,8 @@ _OURS = {
     "x-msmail-priority": "importance",
     "list-unsubscribe": "unsubscribe",
     "list-unsubscribe-post": "unsubscribe",
+    "list-id": "list_id",
+    "feedback-id": "feedback_id",
     "disposition-notification-to": "read_receipt",
     "date": "",
     "message-id": "",
@@ -80,6 +91,13 @@ _OURS = {
 }
 _UNSUBSCRIBE = re.compile(r"(?:https|mailto):[\x21-\x3b\x3d\x3f-\x7e]+", re.IGNORECASE)
 _MESSAGE_ID = re.compile(r"<[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,200}@[A-Za-z0-9.-]{1,200}>")
+_LABELS = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)+"
+_LIST_ID = re.compile(rf"(?:(?P<name>[^<>]*?)\s*<(?P<within>{_LABELS})>|(?P<bare>{_LABELS}))")
+#: RFC 2919, 2: a list identifier has at most so many octets.
+_LONGEST_LIST_ID = 255
+#: Google's header: at most three identifiers, then the sender's own, which has 5 to 15 characters:
+#: https://support.google.com/mail/answer/6254652
+_FEEDBACK_ID = re.compile(r"(?:[\x21-\x39\x3b-\x7e]*:){0,3}[\x21-\x39\x3b-\x7e]{5,15}")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -230,6 +248,11 @@ def truth(name: str, value: Any) -> bool:
     return found
 
 
+def truth_or_none(name: str, value: Any) -> bool | None:
+    """Return yes or no; None where nothing is said."""
+    return None if value is None or value == "" else truth(name, value)
+
+
 def receipt(value: Any) -> bool | Address:
     """Return whether, or to which address, a receipt is asked for."""
     if isinstance(value, bool | Address):
@@ -267,3 +290,73 @@ def unsubscribe_uris(value: Any) -> tuple[str, ...]:
                 )
             found.append(uri)
     return tuple(found)
+
+
+def one_click(uris: Iterable[str]) -> tuple[str, ...]:
+    """Return the URIs that RFC 8058 can be used with: those of https."""
+    return tuple(uri for uri in uris if uri.lower().startswith("https:"))
+
+
+def list_id(value: Any) -> str:
+    """Return List-Id's value (RFC 2919, 2): ``News <news.example.com>`` or ``<news.example.com>``, or ""."""
+    text = " ".join(one_line("list_id", "" if value is None else value).split())
+    if not text:
+        return ""
+    found = _LIST_ID.fullmatch(text)
+    identifier = (found["within"] or found["bare"]) if found else ""
+    if found is None or len(identifier) > _LONGEST_LIST_ID:
+        cause = f"list_id: {shortened(text)} is no list's identifier."
+        raise MessageError(
+            cause, "Write news.example.com, or News <news.example.com>, in a domain of yours (RFC 2919)."
+        )
+    name = (found["name"] or "").strip().removeprefix('"').removesuffix('"').strip()
+    return f"{name} <{identifier}>" if name else f"<{identifier}>"
+
+
+def feedback_id(value: Any) -> str:
+    """Return Feedback-ID's value: up to three identifiers and the sender's, with colons between, or ""."""
+    text = one_line("feedback_id", "" if value is None else value).strip()
+    if text and not _FEEDBACK_ID.fullmatch(text):
+        cause = f"feedback_id: {shortened(text)} is no Feedback-ID."
+        raise MessageError(
+            cause, "Write campaign:customer:kind:sender; the last one has 5 to 15 characters, no blanks."
+        )
+    return text
+
+
+def check_bulk(
+    bulk: bool | None,  # noqa: FBT001 - the field itself
+    unsubscribe: Sequence[str],
+    identifier: str,
+    headers: Iterable[tuple[str, str]],
+) -> bool:
+    """Return whether the mail is bulk mail: what was said, else whether it has a list's headers.
+
+    Args:
+        bulk: What was said, or None.
+        unsubscribe: The URIs of List-Unsubscribe.
+        identifier: The value of List-Id, or "".
+        headers: Further headers.
+
+    Raises:
+        MessageError: Bulk mail without one address for one-click unsubscribing (RFC 8058, 3.1), or mail to single
+            people with headers that only mailing lists may have (RFC 2369).
+    """
+    names = [name for name, _ in headers if name.lower().startswith("list-")]
+    listed = [*(["unsubscribe="] if unsubscribe else []), *(["list_id="] if identifier else []), *names]
+    if bulk is False and listed:
+        cause = f"bulk: this is said to be no bulk mail, but it has {_and(listed)}, which only lists have."
+        raise MessageError(cause, "Take that away, or leave bulk= out (RFC 2369).")
+    if bulk and len(found := one_click(unsubscribe)) != 1:
+        has = f"{len(found)} https: addresses" if found else "no https: address"
+        cause = (
+            f"unsubscribe: bulk mail needs one https: address for unsubscribing by one click, this has {has}."
+        )
+        raise MessageError(
+            cause, "Give unsubscribe='https://example.com/u/{{ token }}'; a mailto: may stand beside it."
+        )
+    return bool(listed) if bulk is None else bulk
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

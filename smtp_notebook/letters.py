@@ -1,8 +1,8 @@
 """The letter around a text: a theme, the line that inboxes show beside the subject, and a footer.
 
-A theme is a small Jinja2 file. It sees ``content`` (HTML), ``preheader`` (text) and ``unsubscribe`` (a URI), both
-"" when there is none, and makes a whole document, whose CSS is inlined afterwards. It runs once for each distinct
-skeleton of a merge, before a value enters.
+A theme is a small Jinja2 file. It sees ``content`` (HTML), ``preheader`` and ``postal_address`` (text) and
+``unsubscribe`` (a URI), "" where there is none, and makes a whole document, whose CSS is inlined afterwards. It runs
+once for each distinct skeleton of a merge, before a value enters.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class Theme:
     def __repr__(self) -> str:
         return f"<Theme {self.name}>"
 
-    def dress(self, content: str, preheader: str = "", unsubscribe: str = "") -> str:
+    def dress(
+        self, content: str, preheader: str = "", unsubscribe: str = "", postal_address: str = ""
+    ) -> str:
         """Return a whole HTML document around *content*, which is HTML; its CSS is not inlined yet.
 
         Raises:
@@ -58,13 +60,14 @@ class Theme:
                 content=Markup(content),  # noqa: S704 - it is HTML, made here or the author's own
                 preheader=preheader,
                 unsubscribe=unsubscribe,
+                postal_address=postal_address,
             )
         except Exception as error:  # noqa: BLE001 - a theme computes what it likes
             line = getattr(error, "lineno", None)
             where = f", line {line}" if line else ""
             cause = f"The theme {self.name!r}{where}: {' '.join(str(error).split()).rstrip('.')}."
             raise MessageError(
-                cause, "A theme has content, preheader and unsubscribe to work with."
+                cause, "A theme has content, preheader, unsubscribe and postal_address to work with."
             ) from None
         if content.strip() and content not in made:
             raise MessageError(
@@ -131,7 +134,14 @@ def theme_of(given: Any, root: Path) -> Theme:
 
 
 def letter_html(
-    content: str, kind: str, theme: Theme, *, preheader: str = "", unsubscribe: str = "", inline: bool = True
+    content: str,
+    kind: str,
+    theme: Theme,
+    *,
+    preheader: str = "",
+    unsubscribe: str = "",
+    postal_address: str = "",
+    inline: bool = True,
 ) -> str:
     """Return the HTML of a body.
 
@@ -141,6 +151,7 @@ def letter_html(
         theme: What goes around it.
         preheader: What inboxes show beside the subject.
         unsubscribe: The URI that the footer links to.
+        postal_address: The sender's, for the footer.
         inline: Whether CSS is moved into style attributes.
 
     Raises:
@@ -149,18 +160,22 @@ def letter_html(
     if kind == "html" and theme == LETTER:
         return inline_css(content) if inline else content
     inner = markdown_to_html(content) if kind == "markdown" else content
-    whole = theme.dress(inner, preheader, unsubscribe)
+    whole = theme.dress(inner, preheader, unsubscribe, postal_address)
     return inline_css(whole) if inline else whole
 
 
-def letter_text(content: str, kind: str, theme: Theme, unsubscribe: str = "") -> str:
-    """Return the text of a body in any format, with the footer's link where there is one; see `letter_html`."""
+def letter_text(
+    content: str, kind: str, theme: Theme, unsubscribe: str = "", postal_address: str = ""
+) -> str:
+    """Return the text of a body in any format, with the footer where it has something to say; see `letter_html`."""
     if kind == "text":
         return content
     if kind == "html" and theme == LETTER:
         return html_to_text(content)
     text = html_to_text(content) if kind == "html" else content
-    return f"{text.rstrip()}\n\n-- \nUnsubscribe: {unsubscribe}\n" if unsubscribe and theme != BARE else text
+    footer = f"{postal_address}\n" if postal_address else ""
+    footer += f"Unsubscribe: {unsubscribe}\n" if unsubscribe else ""
+    return f"{text.rstrip()}\n\n-- \n{footer}" if footer and theme != BARE else text
 
 
 def fragment(text: str) -> str:

@@ -5,18 +5,24 @@ Each rule names its source where it stands; what the mail programs do not unders
 
 from __future__ import annotations
 
+import base64
+import binascii
+import html
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import unquote
 
 from smtp_notebook import support
 from smtp_notebook.attachments import Attachment
+from smtp_notebook.connection import Connection
+from smtp_notebook.fields import one_click
 from smtp_notebook.message import Message
 from smtp_notebook.page import LEFT, Image, Page, Places, read
 from smtp_notebook.support import OUTLOOK, Feature
 
-__all__ = ["Finding", "lint"]
+__all__ = ["Finding", "alignment", "lint", "open_link", "personal", "reveals", "shared_link"]
 
 #: Gmail shows about so many bytes of HTML and hides the rest behind a link. Google says nothing of it; measured by
 #: many: https://github.com/hteumeuleu/email-bugs/issues/41
@@ -41,19 +47,21 @@ class Finding:
         text: One sentence: what it is, and where.
         clients: The mail programs that it concerns, separated by commas; "" for all.
         fix: One sentence: what to do.
+        level: ``warning``, or ``info`` for what may well be right as it is.
     """
 
     code: str
     text: str
     clients: str
     fix: str
+    level: Literal["warning", "info"] = "warning"
 
     def __str__(self) -> str:
         where = f" ({self.clients})" if self.clients else ""
         return f"{self.code}: {self.text.removesuffix('.')}{where}. {self.fix}"
 
 
-def lint(message: Message, *, login: str = "") -> tuple[Finding, ...]:
+def lint(message: Message, *, login: str = "", via: Connection | None = None) -> tuple[Finding, ...]:
     """Return what may look wrong or arrive badly, in a fixed order; an empty tuple when nothing was found.
 
     Time is linear in the mail: about a millisecond for 5 kB of HTML.
@@ -61,11 +69,17 @@ def lint(message: Message, *, login: str = "") -> tuple[Finding, ...]:
     Args:
         message: The mail; it needs neither sender nor recipients.
         login: Who logs in at the server; its domain is compared with the From address where both have one.
+        via: By which connection it goes, whose user stands in for *login*.
     """
+    login = via.user if via is not None else login
+    sender = message.from_.wire.rpartition("@")[2] if message.from_ else ""
     page = read(message.html or "")
     return (
         *_subject(message),
+        *personal(message),
         *_sender(message, login),
+        *(alignment(sender, via) if via is not None and sender else ()),
+        *_bulk(message, page),
         *_leftovers(message, page),
         *_parts(message, page),
         *_size(message, page),
@@ -122,6 +136,63 @@ def _sender(message: Message, login: str) -> Iterator[Finding]:
         yield Finding("from-domain", text, "", fix)
 
 
+#: Who gives mailboxes to everybody, and the hosts by which their mail goes: their DMARC policies, and those of who
+#: receives, have mail with such a From from anywhere else refused or taken for spam. Gmail:
+#: https://support.google.com/a/answer/81126 ("Don't impersonate Gmail From: headers"). Yahoo and AOL publish p=reject:
+#: https://senders.yahooinc.com/faqs/
+_PROVIDERS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
+    (re.compile(r"(?:gmail|googlemail)\.com"), ("google.com", "gmail.com", "googlemail.com")),
+    (
+        re.compile(r"yahoo\.[a-z]{2,3}(?:\.[a-z]{2})?|ymail\.com|rocketmail\.com|aol\.com"),
+        ("yahoo.com", "yahoodns.net", "aol.com"),
+    ),
+    (
+        re.compile(r"(?:outlook|hotmail|live)\.[a-z]{2,3}(?:\.[a-z]{2})?|msn\.com"),
+        ("outlook.com", "office365.com", "hotmail.com", "live.com"),
+    ),
+    (re.compile(r"(?:icloud|me|mac)\.com"), ("me.com", "icloud.com", "apple.com")),
+    (re.compile(r"gmx\.[a-z]{2,3}|web\.de"), ("gmx.net", "gmx.com", "gmx.de", "web.de")),
+)
+
+
+def alignment(sender: str, via: Connection) -> Iterator[Finding]:
+    """Yield what DMARC will find wrong with a From of this domain, sent by this connection.
+
+    DMARC asks that the domain of the envelope (SPF) or that of a signature (DKIM) is the From's, relaxed: of the same
+    organisation (RFC 7489, 3.1). Google asks for that of 5,000 mails a day, and Microsoft refuses such mail with
+    550 5.7.515 otherwise.
+
+    Args:
+        sender: The From's domain, as on the wire.
+        via: The connection.
+    """
+    ours = _host(sender)
+    yield from _impersonating(ours, via)
+    signers = [_host(each.domain) for each in via.signers]
+    foreign = [domain for domain in signers if not _related(domain, ours)]
+    if foreign:
+        text = f"The DKIM signature is of {_shown(foreign[0])}, but the mail is from {_shown(ours)}: DMARC does not count it."
+        yield Finding("dkim-domain", text, "", "Sign with a key of the From's domain, or of one above it.")
+    envelope = _host(str(getattr(via, "envelope_from", "") or "").rpartition("@")[2])
+    if envelope and not _related(envelope, ours) and len(foreign) == len(signers):
+        text = f"The mail is from {_shown(ours)}, but its bounces go to {_shown(envelope)}, and nothing here signs for {_shown(ours)}: unless the server does, DMARC fails."
+        fix = "Take envelope_from= from the From's domain, or sign with dkim= for it."
+        yield Finding("from-unaligned", text, "", fix)
+
+
+def _impersonating(ours: str, via: Connection) -> Iterator[Finding]:
+    if via.sandbox or via.practice or via.is_loopback:
+        return  # what a server of this machine passes mail on to is not known
+    host = _host(via.host)
+    for domains, hosts in _PROVIDERS:
+        if domains.fullmatch(ours) and not any(host == h or host.endswith(f".{h}") for h in hosts):
+            text = f"The mail is from {_shown(ours)}, but goes by {_shown(host)}: who receives it will take it for forged."
+            fix = (
+                "Send from a domain of yours, or by the mailbox's own server; reply_to= may name any address."
+            )
+            yield Finding("from-provider", text, "", fix)
+
+
 def _host(name: str) -> str:
     """Return a host as it is compared: its A-labels in lower case, without ``www.``."""
     plain = name.strip().strip(".").lower()
@@ -135,6 +206,154 @@ def _host(name: str) -> str:
 
 def _related(one: str, other: str) -> bool:
     return one == other or one.endswith(f".{other}") or other.endswith(f".{one}")
+
+
+# ------------------------------------------------------------------------------------------ bulk mail
+
+_REPLY = re.compile(r"\s*(?:re|fwd?)(?:\[\d+\])?\s*:", re.IGNORECASE)
+
+
+def personal(message: Message) -> Iterator[Finding]:
+    """Yield what pretends to be personal; it may differ from row to row of a merge.
+
+    Google asks that a subject says Re: or Fwd: only where it is so, and that a display name is the sender's own, not
+    the recipient's: https://support.google.com/a/answer/81126
+    """
+    if _REPLY.match(message.subject) and not {n.lower() for n, _ in message.headers} & {
+        "in-reply-to",
+        "references",
+    }:
+        text = "The subject says that this answers or forwards a mail, and no header says which."
+        fix = "Take the Re: or Fwd: away, or name the mail: headers={'In-Reply-To': '<id@example.com>'}."
+        yield Finding("subject-reply", text, "", fix)
+    sender = message.from_
+    if sender is not None and sender.display_name:
+        name = sender.display_name.casefold()
+        if any(a.display_name.casefold() == name and a.wire != sender.wire for a in message.to):
+            text = "The sender's name is the recipient's own, as in mails that deceive."
+            yield Finding("sender-name", text, "", "Let the name in From say who sends it.")
+
+
+#: What a link to unsubscribe is called, in its words or its address.
+_UNSUBSCRIBING = re.compile(
+    r"un-?subscri|opt-?\s?out|abmeld|abbestell|austragen|d[ée]sabonn|d[ée]sinscri|darse de baja|cancelar (?:la )?suscrip"
+    r"|disiscri|uitschrij|afmeld|avregistr|avanm[äe]l|frameld|wypisz|odhl[áa]s",
+    re.IGNORECASE,
+)
+
+
+def _bulk(message: Message, page: Page) -> Iterator[Finding]:
+    """Look at what Google, Yahoo and laws ask of bulk mail.
+
+    https://support.google.com/a/answer/81126 and https://senders.yahooinc.com/best-practices/: one click (RFC 8058),
+    and a visible link in the body.
+    """
+    if not message.is_bulk:
+        return
+    links = one_click(message.unsubscribe)
+    if len(links) != 1:
+        text = "This is bulk mail, and nobody can unsubscribe by one click, as Google and Yahoo ask."
+        yield Finding("bulk-one-click", text, "", "Give unsubscribe= one https: address of the row's own.")
+    if any(reveals(link, message.recipients) for link in links):
+        yield open_link()
+    missing = [
+        where
+        for where, shown in (
+            ("the text", _link_in_text(message)),
+            ("the HTML", message.html is None or _link_in_page(message, page)),
+        )
+        if not shown
+    ]
+    if missing:
+        text = f"This is bulk mail, and {' and '.join(missing)} shows no link to unsubscribe."
+        fix = "Link to it from the body; the default theme does so in its footer."
+        yield Finding("bulk-link", text, "", fix)
+    yield from _postal(message)
+
+
+def _link_in_text(message: Message) -> bool:
+    text = message.text or ""
+    return any(uri in text for uri in message.unsubscribe) or _UNSUBSCRIBING.search(text) is not None
+
+
+def _link_in_page(message: Message, page: Page) -> bool:
+    return any(
+        href.strip() in message.unsubscribe or _UNSUBSCRIBING.search(f"{href} {text}")
+        for href, text in page.links
+    )
+
+
+def _postal(message: Message) -> Iterator[Finding]:
+    """Look for the address that laws ask for in advertising.
+
+    In the USA the CAN-SPAM Act does: 15 U.S.C. 7704(a)(5)(A)(iii); 16 CFR 316.2(p) says what counts as one.
+    """
+    address = message.postal_address
+    if not address:
+        text = "This is bulk mail without a postal address, which laws ask for in advertising (15 U.S.C. 7704(a)(5))."
+        fix = "Give postal_address=, or pass over this where the mail advertises nothing."
+        yield Finding("bulk-postal", text, "", fix, "info")
+    elif not all(
+        _letters(address) in _letters(part)
+        for part in (message.text or "", *([message.html] if message.html is not None else []))
+    ):
+        text = "The postal address does not stand in the body, and this theme does not show it."
+        yield Finding(
+            "bulk-postal", text, "", "Write it into the body, or use a theme that shows it.", "info"
+        )
+
+
+_TAGS = re.compile(r"<[^<>]*+>")
+
+
+def _letters(text: str) -> str:
+    """Return the letters and digits of a text or of HTML: an address may stand on several lines."""
+    return re.sub(r"[\W_]+", "", html.unescape(_TAGS.sub("", text))).casefold()
+
+
+def open_link() -> Finding:
+    """Return what to say of an address for unsubscribing that tells who gets the mail (RFC 8058, 3.1)."""
+    text = "The address for unsubscribing has the recipient's own address in it, which anybody could guess or log."
+    return Finding("bulk-link-open", text, "", "Put a random token into it, kept beside the row.")
+
+
+def shared_link(first: int, second: int, more: int) -> Finding:
+    """Return what to say of rows with one address for unsubscribing.
+
+    Args:
+        first: The position of a row.
+        second: That of the first other with the same address.
+        more: How many more share theirs with an earlier row.
+    """
+    others = f", and {more:,} more {'row' if more == 1 else 'rows'} one with an earlier row" if more else ""
+    text = f"Rows {first} and {second} have the same address for unsubscribing{others}: who uses it takes the other off the list."
+    return Finding("bulk-link-shared", text, "", "Put something of the row's own into it, such as a token.")
+
+
+_CODED = ((re.compile(r"[A-Za-z0-9_-]{8,}"), b"-_"), (re.compile(r"[A-Za-z0-9+/]{8,}"), b"+/"))
+
+
+def reveals(uri: str, recipients: Sequence[str]) -> bool:
+    """Tell whether a URI has an address in it: in clear, percent-encoded, or as base64 (RFC 4648)."""
+    text = unquote(unquote(uri)) if "%" in uri else uri
+    plain = text.casefold()
+    folded = [address.casefold() for address in recipients]
+    if any(address in plain for address in folded):
+        return True
+    least = min(map(len, folded), default=0) * 4 // 3
+    for pattern, others in _CODED:
+        for found in pattern.findall(text):
+            if len(found) >= least and any(address in _decoded(found, others) for address in folded):
+                return True
+    return False
+
+
+def _decoded(word: str, others: bytes) -> str:
+    try:
+        octets = base64.b64decode(word + "=" * (-len(word) % 4), others)
+    except (binascii.Error, ValueError):
+        return ""
+    return octets.decode("latin-1").casefold()
 
 
 # ------------------------------------------------------------------------------------ text and parts

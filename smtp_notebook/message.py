@@ -65,6 +65,13 @@ class Message:
         read_receipt: True or an address asks for a receipt (RFC 8098).
         unsubscribe: ``https:`` or ``mailto:`` URIs (RFC 2369); one-click (RFC 8058) with an https one. The letter's
             footer links to the first of the web.
+        bulk: Whether it is one of many to people on a list. True demands one ``https:`` address in *unsubscribe*, as
+            Google and Yahoo do of bulk mail; False refuses a list's headers. None: it is, where it has them.
+        list_id: The mailing list (RFC 2919): ``News <news.example.com>``, or the identifier alone.
+        feedback_id: What Gmail counts complaints by: up to three identifiers and the sender's own of 5 to 15
+            characters, separated by colons (https://support.google.com/mail/answer/6254652).
+        postal_address: The sender's, one line; the letter's footer shows it, and laws ask for it in advertising
+            (15 U.S.C. 7704(a)(5)(A)(iii)).
         preheader: What inboxes show beside the subject; without it, the text's beginning.
         theme: What a Markdown body looks like: None for the default letter, ``"none"`` for the bare text, the path
             of a Jinja2 file with ``{{ content }}`` in it, or its text. HTML gets no theme but one that is named here.
@@ -98,6 +105,10 @@ class Message:
     headers: tuple[tuple[str, str], ...]
     read_receipt: bool | Address
     unsubscribe: tuple[str, ...]
+    bulk: bool | None
+    list_id: str
+    feedback_id: str
+    postal_address: str
     preheader: str
     theme: Theme
     inline_css: bool
@@ -125,6 +136,10 @@ class Message:
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         read_receipt: bool | str | Address = False,
         unsubscribe: str | Iterable[str] | None = None,
+        bulk: bool | str | None = None,
+        list_id: str | None = "",
+        feedback_id: str | None = "",
+        postal_address: str | None = "",
         preheader: str = "",
         theme: Theme | str | Path | bool | None = None,
         inline_css: bool | str = True,
@@ -156,6 +171,10 @@ class Message:
             "headers": fields.header_pairs([*extra, *others.items()]),
             "read_receipt": fields.receipt(read_receipt),
             "unsubscribe": fields.unsubscribe_uris(unsubscribe),
+            "bulk": fields.truth_or_none("bulk", bulk),
+            "list_id": fields.list_id(list_id),
+            "feedback_id": fields.feedback_id(feedback_id),
+            "postal_address": fields.one_line("postal_address", postal_address or "").strip(),
             "preheader": fields.one_line("preheader", preheader or "").strip(),
             "theme": theme_of(theme, root),
             "inline_css": fields.truth("inline_css", inline_css),
@@ -168,6 +187,7 @@ class Message:
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
+        fields.check_bulk(self.bulk, self.unsubscribe, self.list_id, self.headers)
         self._convert()
         refuse_ambiguous((*self.inline, *self.attach))
 
@@ -181,11 +201,13 @@ class Message:
                 self.theme,
                 preheader=self.preheader,
                 unsubscribe=link,
+                postal_address=self.postal_address,
                 inline=self.inline_css,
             )
             object.__setattr__(self, "html", made)
         if self.text is None:
-            object.__setattr__(self, "text", letter_text(self.body, self.format, self.theme, link))
+            made = letter_text(self.body, self.format, self.theme, link, self.postal_address)
+            object.__setattr__(self, "text", made)
 
     # ---------------------------------------------------------------------------------- derived
 
@@ -199,7 +221,15 @@ class Message:
             set(changes) - {"date", "message_id", "text", "html", "warnings", "attach_root"}
         )
         known = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        if {"body", "format", "theme", "preheader", "unsubscribe", "inline_css"} & changes.keys():
+        if {
+            "body",
+            "format",
+            "theme",
+            "preheader",
+            "unsubscribe",
+            "postal_address",
+            "inline_css",
+        } & changes.keys():
             known |= {"text": None, "html": None}
         if "body" in changes and self.format == "markdown":
             known["format"] = None  # said of the old body, not of the new one
@@ -209,6 +239,11 @@ class Message:
     def recipients(self) -> tuple[str, ...]:
         """The envelope's recipients as written on the wire: To, Cc and Bcc, each address once."""
         return each_once(a.wire for a in (*self.to, *self.cc, *self.bcc))
+
+    @property
+    def is_bulk(self) -> bool:
+        """Whether it is bulk mail: as *bulk* says, else whether it has a mailing list's headers."""
+        return fields.check_bulk(self.bulk, self.unsubscribe, self.list_id, self.headers)
 
     @property
     def smtputf8(self) -> bool:
@@ -302,10 +337,14 @@ class Message:
         if self.importance in _PRIORITY:
             importance, priority, microsoft = _PRIORITY[self.importance]
             found += [("Importance", importance), ("X-Priority", priority), ("X-MSMail-Priority", microsoft)]
+        if self.list_id:
+            found.append(("List-Id", self.list_id))
         if self.unsubscribe:
             found.append(("List-Unsubscribe", ", ".join(f"<{u}>" for u in self.unsubscribe)))
-            if any(u.lower().startswith("https:") for u in self.unsubscribe):
+            if fields.one_click(self.unsubscribe):
                 found.append(("List-Unsubscribe-Post", "List-Unsubscribe=One-Click"))
+        if self.feedback_id:
+            found.append(("Feedback-ID", self.feedback_id))
         return found
 
     # ------------------------------------------------------------------------------- connector
@@ -346,7 +385,7 @@ class Message:
     def to_connector(self) -> dict[str, Any]:
         """Return the connector's JSON for this mail; Markdown goes as the HTML that it becomes.
 
-        What the connector has no property for (Reply-To, further headers, receipts, unsubscribing) is
+        What the connector has no property for (Reply-To, further headers, receipts, what makes it a list's) is
         left out; an event goes as an attachment.
 
         Raises:

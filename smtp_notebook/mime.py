@@ -15,6 +15,7 @@ import binascii
 import dataclasses
 import datetime as dt
 import functools
+import hashlib
 import io
 import os
 import re
@@ -51,13 +52,16 @@ __all__ = [
     "quoted",
     "soft_broken",
     "stamp",
+    "tag",
     "text_head",
     "text_line",
     "to_bytes",
+    "uri_line",
     "written_file",
 ]
 
 _LINE = 76
+_OURS = re.compile(r"[0-9a-f]{16}\.[0-9a-f]{16}")
 _WORD = 75
 _LONGEST_LINE = 998
 _LONGEST_QUOTED = 60
@@ -87,7 +91,7 @@ _ATTRIBUTE_CHARACTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqr
 _LENIENT: dict[str, Any] = {"strict": False} if hasattr(utils, "supports_strict_parsing") else {}
 #: Headers whose grammar has no encoded words: they go as they are, or not at all (RFC 2047, 5).
 _STRUCTURED = frozenset(
-    {"in-reply-to", "references", "list-unsubscribe", "list-unsubscribe-post"}
+    {"in-reply-to", "references", "list-unsubscribe", "list-unsubscribe-post", "feedback-id"}
     | {"list-archive", "list-help", "list-owner", "list-post", "list-subscribe"}
 )
 _ROOM_FOR_A_WORD = 30
@@ -179,6 +183,19 @@ def new_message_id(domain: str) -> str:
     All for one domain have the same length, so that a mail's size is known before its id is.
     """
     return f"<{time.time_ns():016x}.{_ENTROPY.word()}@{_host(domain)}>"
+
+
+def tag(message_id: str) -> str:
+    """Return what stands for a mail where the whole Message-ID cannot: 33 characters that tell nothing to a stranger.
+
+    It is the left part of an id that `new_message_id` made; of another one a digest, for a person may have written
+    anything into it.
+    """
+    left = message_id.strip("<>").partition("@")[0]
+    if _OURS.fullmatch(left):
+        return left
+    digest = hashlib.blake2b(message_id.encode("utf-8", "replace"), digest_size=16).hexdigest()
+    return f"{digest[:16]}.{digest[16:]}"
 
 
 @functools.lru_cache(maxsize=64)
@@ -593,6 +610,8 @@ def _unstructured(name: str, value: str, longest: int) -> str:
     _refuse_control(name, value)
     if not value:
         return ""
+    if name.lower() == "list-id":
+        return _identified(name, value)
     if name.lower() in _STRUCTURED:
         if not _PLAIN.fullmatch(value):
             cause = f"{name}: {shortened(value)} is not plain ASCII, which this header must be."
@@ -601,6 +620,22 @@ def _unstructured(name: str, value: str, longest: int) -> str:
     if _PLAIN.fullmatch(value) and "=?" not in value and max(map(len, value.split(" "))) <= longest:
         return _folded(name, value.split(" "))
     return _folded(name, _encoded_words(value, _LINE - len(name) - 2))
+
+
+def _identified(name: str, value: str) -> str:
+    """Return a phrase with an identifier behind it (RFC 2919, 2); the phrase alone may be encoded (RFC 2047, 5)."""
+    phrase, _, identifier = value.rpartition(" ")
+    room = _LINE - len(name) - 2
+    plain = "=?" not in phrase and _ATOM.fullmatch(phrase)
+    atoms = phrase.split(" ") if plain else _encoded_words(phrase, room) if phrase else []
+    return _folded(name, [*atoms, identifier])
+
+
+def uri_line(name: str, uris: Sequence[str]) -> str:
+    """Return one header line with URIs of plain ASCII as a draft would have it (RFC 2369, 2)."""
+    last = len(uris) - 1
+    value = _folded(name, [f"<{uri}>{',' if i < last else ''}" for i, uri in enumerate(uris)])
+    return f"{name}: {value}\r\n"
 
 
 def _mailboxes(name: str, addresses: Sequence[Address], draft: Draft) -> str:
@@ -699,6 +734,15 @@ def check_gate(content: bytes, draft: Draft) -> None:
         MessageError: They differ, and where; the mail must not leave.
     """
     _check_lines(content, draft)
+    try:
+        _compare(content, draft)
+    except (IndexError, AttributeError, TypeError, UnicodeError) as error:
+        # The standard library's own parser fails so for a local part that looks like an encoded word.
+        cause = f"The mail cannot be read back: a parser of mail fails with {type(error).__name__}."
+        raise MessageError(cause, "Look for =? in its addresses and write them more plainly.") from None
+
+
+def _compare(content: bytes, draft: Draft) -> None:
     # A mail with raw UTF-8 headers is text; the bytes parser would take them for a broken encoding.
     parsed: Any = message_from_string(content.decode(), policy=policy.default) if draft.smtputf8 else None
     parsed = parsed or message_from_bytes(content, policy=policy.default)

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from smtp_notebook import _html, mime
 from smtp_notebook.addresses import Address, plain_wire, split_addresses, split_mailbox
+from smtp_notebook.fields import unsubscribe_uris
 from smtp_notebook.message import Event, Message, calendar_parts, each_once
 from smtp_notebook.outcome import MailError
 from smtp_notebook.slots import Pieces, Place, SlotError, Spot, escape
@@ -56,6 +57,7 @@ _ANY_PRINTABLE = re.compile(r"[\w\x21-\x7e]+(?: [\w\x21-\x7e]+)*")
 _LONGEST_TEXT = 200
 _IN_URI = re.compile(r"[A-Za-z0-9_.~-]+")
 _WHOLE_URI = re.compile(r"https://[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*/[A-Za-z0-9/_.~?&%=+-]*")
+_HTTPS = re.compile(r"<(https:[^>]*)>", re.IGNORECASE)
 _URI = re.compile(r"(?:https://[A-Za-z0-9.-]+/|mailto:)[\x21-\x2b\x2d-\x3b\x3d\x3f-\x7e]*")
 #: What stands for itself in plain text, in HTML and in quoted-printable alike.
 _SIMPLE = re.compile(r"[A-Za-z0-9 .,;!?()/_+*#@$%^~|\[\]-]*")
@@ -105,6 +107,7 @@ class Filling(NamedTuple):
     chunks: list[bytes | Leaf]
     warnings: tuple[str, ...]
     form: Form = ()
+    link: str = ""
 
 
 def texts_of(slots: Iterable[Slot]) -> list[str]:
@@ -236,7 +239,8 @@ def _read_back(write: Callable[..., str], *texts: str) -> str:
         raise UnusualError from None
 
 
-def _uri_filler(label: str, field: int, line: _Line) -> _Filler:
+def _uri_part(line: _Line) -> re.Pattern[str]:
+    """Return what a value in this URI may be."""
     # Scheme and host are the template's, or the value is all of it; nothing may look like an encoded word or a
     # second URI.
     inside = _IN_URI if line.literals else _WHOLE_URI
@@ -244,15 +248,33 @@ def _uri_filler(label: str, field: int, line: _Line) -> _Filler:
         raise UnusualError
     if "=?" in line.format or (not line.literals and len(line.numbers) > 1):
         raise UnusualError
+    return inside
+
+
+def _uris_filler(label: str, uris: Sequence[str | tuple[int, _Line]]) -> _Filler:
+    """Return what writes several URIs: those that every row has, and the field and line of those with values."""
+    parts = [uri if isinstance(uri, str) else (*uri, _uri_part(uri[1])) for uri in uris]
 
     def fill(texts: Texts, _: list[tuple[str, str]]) -> str:
-        found = texts[field]
-        text = line.fill(found)
-        if len(text) > _LONGEST_URI_LINE or "=?" in text or not all(map(inside.fullmatch, found)):
-            raise UnusualError
-        return f"{label}: <{text}>\r\n"
+        found: list[str] = []
+        for part in parts:
+            if isinstance(part, str):
+                found.append(part)
+                continue
+            field, line, inside = part
+            text = line.fill(texts[field])
+            if len(text) > _LONGEST_URI_LINE or "=?" in text or not all(map(inside.fullmatch, texts[field])):
+                raise UnusualError
+            found.append(text)
+        return mime.uri_line(label, found) if len(found) > 1 else f"{label}: <{found[0]}>\r\n"
 
     return fill
+
+
+def _link_in(line: str) -> str:
+    """Return the address for one-click unsubscribing in a line of List-Unsubscribe, or ""."""
+    found = _HTTPS.search(line)
+    return found[1] if found else ""
 
 
 _ITEM_KEYS = {"Subject": "subject", "List-Unsubscribe": "unsubscribe"}
@@ -274,13 +296,20 @@ class _Heading:
         self._sender = found["from_"][0] if found["from_"] else draft.from_.wire
         if draft.receipt_to and isinstance(self._sender, int):
             raise UnusualError
+        self._own = draft.from_.display_name.casefold()
+        named = (a for a in found["to"] if isinstance(a, int))
+        self._named = [a for a in named if self._boxes[a].name is not None]
         self._pieces: list[str] = [""]
         self._fillers: list[_Filler] = []
+        self._link = ""
+        self._linking: int | None = None
         for label, value in mime.header_lines(draft):
             filler = self._filler(parts, label, found)
             if filler is None:
                 self._pieces[-1] += f"{label}: {value}\r\n"
+                self._link = _link_in(value) if label == "List-Unsubscribe" else self._link
             else:
+                self._linking = len(self._fillers) if label == "List-Unsubscribe" else self._linking
                 self._fillers.append(filler)
                 self._pieces += ["", ""]
         if not "".join(self._pieces).isascii():
@@ -307,19 +336,34 @@ class _Heading:
         items = [*parts.fields.get(_ITEM_KEYS.get(label, ""), ()), *filter(None, [parts.headers.get(label)])]
         if not any(i in self._known and self._known[i].slots for i in items):
             return None
+        if label == "List-Unsubscribe":
+            return _uris_filler(label, [uri for item in items for uri in self._uris(item)])
         (item, *more) = items
         if more:
             raise UnusualError
         line = _Line(self._split(self._known[item].skeleton.strip()))
-        make = _uri_filler if label == "List-Unsubscribe" else _words_filler
-        return make(label, self._numbers[item], line)
+        return _words_filler(label, self._numbers[item], line)
+
+    def _uris(self, item: object) -> list[str | tuple[int, _Line]]:
+        """Return the URIs of one item, of which one with values has to stand alone."""
+        if not isinstance(item, Field):
+            return list(unsubscribe_uris(item))
+        if item not in self._known:
+            return list(unsubscribe_uris(item.source))
+        if not self._known[item].slots:
+            return list(unsubscribe_uris(self._known[item].skeleton))
+        return [(self._numbers[item], _Line(self._split(self._known[item].skeleton.strip())))]
 
     def boxes(self, texts: Texts) -> list[tuple[str, str]]:
         """Return the mailboxes that a row fills."""
         return [box.fill(texts) for box in self._boxes]
 
-    def fill(self, texts: Texts, boxes: list[tuple[str, str]]) -> tuple[str, tuple[str, ...], str, Form]:
-        """Return the lines, the recipients, the sender and the form of a row."""
+    def fill(self, texts: Texts, boxes: list[tuple[str, str]]) -> tuple[str, tuple[str, ...], str, Form, str]:
+        """Return the lines, the recipients, the sender, the form and the link for unsubscribing of a row."""
+        if self._named:
+            own = self._own if isinstance(self._sender, str) else boxes[self._sender][0].casefold()
+            if own and own in [boxes[b][0].casefold() for b in self._named]:
+                raise UnusualError  # the sender's name is the recipient's: the whole way says so
         out = self._pieces.copy()
         lines = [fill(texts, boxes) for fill in self._fillers]
         out[1::2] = lines
@@ -327,7 +371,8 @@ class _Heading:
         recipients = tuple(wires) if len(wires) == 1 else each_once(wires)
         sender = self._sender if isinstance(self._sender, str) else boxes[self._sender][1]
         form = tuple([(line.count("=?"), line.count("\n")) for line in lines])
-        return "".join(out), recipients, sender, form
+        link = self._link if self._linking is None else _link_in(lines[self._linking])
+        return "".join(out), recipients, sender, form, link
 
 
 # ---------------------------------------------------------------------------------------- the texts
@@ -662,7 +707,7 @@ class Mold:
         if self._one_line and not all(t.isprintable() for n in self._one_line for t in texts[n]):
             raise UnusualError
         boxes = self._heading.boxes(texts)
-        head, recipients, sender, form = self._heading.fill(texts, boxes)
+        head, recipients, sender, form, link = self._heading.fill(texts, boxes)
         invitation = self._calendar.fill(boxes) if self._calendar is not None else []
         out = [head]
         around = iter(self._frame)
@@ -677,7 +722,8 @@ class Mold:
             out = []
         out.append(next(around))
         chunks.append("".join(out).encode("ascii"))
-        return Filling(recipients, sender, chunks, lints(slots[-1]) if self._dynamic_body else (), form)
+        warnings = lints(slots[-1]) if self._dynamic_body else ()
+        return Filling(recipients, sender, chunks, warnings, form, link)
 
     def _leaf(self, file: Leaf | tuple[int, _Line], slots: Sequence[Sequence[Slot]], texts: Texts) -> Leaf:
         if isinstance(file, Leaf):

@@ -21,6 +21,8 @@ from smtp_notebook._sync import Turn
 from smtp_notebook.attachments import inside
 from smtp_notebook.charts import loaded
 from smtp_notebook.connection import Connection
+from smtp_notebook.fields import one_click
+from smtp_notebook.lint import lint, personal
 from smtp_notebook.message import Attachment, Message, each_once, part_of
 from smtp_notebook.mold import Filling, Form, Leaf, Mailbox, Mold, UnusualError, addressees, texts_of
 from smtp_notebook.outcome import MailError, MessageError
@@ -66,6 +68,7 @@ class Printed(NamedTuple):
         digest: 16 bytes that tell mails apart: whatever a recipient would see, and the recipients;
             the same in every process.
         warnings: What a person may want to look at.
+        link: Its address for one-click unsubscribing (RFC 8058), or "".
     """
 
     recipients: tuple[str, ...]
@@ -75,6 +78,7 @@ class Printed(NamedTuple):
     size: int
     digest: bytes
     warnings: tuple[str, ...]
+    link: str = ""
 
 
 class _Cache(Generic[Value]):
@@ -435,16 +439,15 @@ class Press:
     def _lint(self, message: Message) -> None:
         """Look at the first mails of a few skeletons: what is odd about one is odd about all of its kind."""
         if self._linted < _LINTED:
-            from smtp_notebook.lint import lint
-
             self._linted += 1
-            self.findings += map(str, lint(message, login=self._connection.user))
+            self.findings += map(str, lint(message, via=self._connection))
 
     def _whole(self, cells: Mapping[str, Any], known: Mapping[Field, Filled]) -> tuple[Message, Printed]:
         """Print a row as the one-message builder does."""
         self.slow_rows += 1
         message = self._message(cells, known)
         refuse_leftover(message, self._template)
+        self.findings += map(str, personal(message))
         return message, _built(message, self._files.leaf)
 
     def _prove(
@@ -513,7 +516,8 @@ def _built(message: Message, leaf: Callable[[mime.Part, str], Leaf]) -> Printed:
         chunks += [before, each]
     chunks.append(content)
     sender = message.from_.wire if message.from_ is not None else ""
-    filling = Filling(message.recipients, sender, chunks, message.warnings)
+    link = next(iter(one_click(message.unsubscribe)), "")
+    filling = Filling(message.recipients, sender, chunks, message.warnings, link=link)
     return _sealed(filling, boundaries, smtputf8=message.smtputf8)
 
 
@@ -536,7 +540,7 @@ def _filled(
 
 
 def _sealed(filling: Filling, boundaries: Sequence[bytes], *, smtputf8: bool = False) -> Printed:
-    recipients, sender, pieces, warnings, _ = filling
+    recipients, sender, pieces, warnings, _, link = filling
     state = hashlib.sha256("\n".join((*recipients, "", "")).encode())
     chunks: list[bytes] = []
     for piece in pieces:
@@ -547,7 +551,7 @@ def _sealed(filling: Filling, boundaries: Sequence[bytes], *, smtputf8: bool = F
         chunks.append(piece)
         state.update(_without(piece, boundaries))
     size = sum(map(len, chunks))
-    return Printed(recipients, sender, smtputf8, tuple(chunks), size, state.digest()[:16], warnings)
+    return Printed(recipients, sender, smtputf8, tuple(chunks), size, state.digest()[:16], warnings, link)
 
 
 def _without(content: bytes, boundaries: Sequence[bytes]) -> bytes:
