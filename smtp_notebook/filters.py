@@ -16,6 +16,7 @@ from smtp_notebook.addresses import split_addresses
 __all__ = ["AddressList", "addresses", "date", "money", "number", "table"]
 
 _SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "CNY": "¥", "INR": "₹", "KRW": "₩", "BRL": "R$"}
+_MOST_DIGITS = 400
 _NO_CENTS = frozenset({"JPY", "KRW", "VND", "CLP", "ISK"})
 
 
@@ -100,10 +101,15 @@ def table(value: Any, rows: int | None = None, columns: int | None = None, capti
 
 def _decimal(value: Any) -> Decimal:
     try:
-        return Decimal(str(value).replace(",", ""))
+        amount = Decimal(str(value).replace(",", ""))
     except InvalidOperation:
         msg = f"{str(value)[:40]!r} is not a number"
         raise ValueError(msg) from None
+    # "1e999999999" in a cell would be written out with all its zeros.
+    if amount.is_finite() and abs(amount.adjusted()) > _MOST_DIGITS:
+        msg = f"{str(value)[:40]!r} has more than {_MOST_DIGITS} digits"
+        raise ValueError(msg)
+    return amount
 
 
 def _rounded(amount: Decimal, decimals: int) -> Decimal:

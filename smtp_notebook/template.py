@@ -28,12 +28,13 @@ from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedErr
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Macro
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 from markupsafe import Markup
 
-from smtp_notebook import filters
+from smtp_notebook import bounds, filters
 from smtp_notebook.addresses import Address, make_address, split_addresses, split_mailbox
 from smtp_notebook.bodies import FORMATS, html_to_text, looks_like_html
+from smtp_notebook.bounds import BoundedEnvironment, BoundError, Budget
 from smtp_notebook.event import checked_event
 from smtp_notebook.fields import FIELDS, check_field_names, truth
 from smtp_notebook.letters import LETTER, Theme, first_uri, letter_html, letter_text, theme_of
@@ -84,7 +85,7 @@ _FILES = ("attach", "inline")
 _REPEATED = frozenset({"to", "cc", "bcc", "reply_to", "attach", "inline", "unsubscribe"})
 _HEAD_LINE = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)\s*:(.*)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
-_SINK = "\0sink"
+_SINK = bounds.BUDGET
 #: Stands between the body and what the letter shows around it.
 _BESIDE = "\x1e"
 _SLOT = "slot!"
@@ -268,6 +269,8 @@ class Field:
             return self.error(*_unknown(str(error), names), line)
         if isinstance(error, SlotError):
             return self.error(str(error), "", line)
+        if isinstance(error, BoundError):
+            return self.error(f"{error}.", "Do the work in the notebook and print what came of it.", line)
         if isinstance(error, SecurityError):
             return self.error(
                 f"not allowed in a template: {_one_line(error)}.", "Templates only print values.", line
@@ -287,12 +290,13 @@ class Later(NamedTuple):
 Submit = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Later | None]
 
 
-class Sink:
-    """Collects the values that the rendering of a field prints."""
+class Sink(Budget):
+    """Collects the values that the rendering of a field prints, and holds what it may still do."""
 
     __slots__ = ("marker", "offset", "slots", "submit")
 
     def __init__(self, marker: Marker) -> None:
+        super().__init__()
         self.marker = marker
         self.slots: list[Slot] = []
         self.offset = 0
@@ -300,6 +304,7 @@ class Sink:
 
     def begin(self, field: Field) -> None:
         """Make ready for another field."""
+        self.refill()
         self.slots = []
         self.offset = field.line - 1 if field.line else 0
 
@@ -309,8 +314,11 @@ def _slot(context: Context, value: Any, label: str, line: int) -> Any:
     """Stand in for every printed value: keep it, print its token."""
     # Every value of every row comes through here. The sink is where Field.fill put it.
     sink: Sink = context.parent[_SINK]
-    if type(value) is not str:
+    if type(value) is str:
+        sink.make(_TOKEN + len(value))
+    else:
         refuse_unprintable(value, label)
+        sink.make(_TOKEN + (bounds.extent(value) if isinstance(value, _HOLDING) else 0))
     marker = sink.marker
     if isinstance(value, str) and marker.hint in value and marker.touches(value):
         marker.split(value)  # raises when a filter changed it
@@ -321,6 +329,12 @@ def _slot(context: Context, value: Any, label: str, line: int) -> Any:
     index = len(slots)
     slots.append(_new_slot(Slot, (value, label, line + sink.offset)))
     return marker.ready[index] if index < READY else marker.markup(index)
+
+
+#: So many characters stand in a skeleton for a value.
+_TOKEN = 20
+#: What prints more than one value.
+_HOLDING = (str, bytes, list, tuple, dict, set, frozenset, Namespace)
 
 
 @pass_context
@@ -414,7 +428,7 @@ def _header_piece(piece: str | int, filled: Filled, field: Field) -> str:
             slot.line,
             slot.label,
         )
-    text = str(slot.value)
+    text = _as_text(slot, field)
     if found := _CONTROL.search(text):
         raise field.error(
             f"the value of {slot.label!r} has a {_control_name(found[0])} in it ({text[:40]!r}); headers are one line.",
@@ -423,6 +437,14 @@ def _header_piece(piece: str | int, filled: Filled, field: Field) -> str:
             slot.label,
         )
     return text
+
+
+def _as_text(slot: Slot, field: Field) -> str:
+    try:
+        return str(slot.value)
+    except Exception as error:
+        # A number of too many digits, or an object whose own __str__ fails.
+        raise field.failed(slot, error) from error
 
 
 def _control_name(character: str) -> str:
@@ -453,6 +475,16 @@ class _Code(CodeGenerator):
         self.write(")")
         self.end_write(frame)
 
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802 - Jinja's name
+        """Write as Jinja2 does, but for what says how much is about to be joined."""
+        volatile = "(markup_join if context.eval_ctx.volatile else str_join)"
+        plain = "markup_join" if frame.eval_ctx.autoescape else "str_join"
+        self.write(f"{volatile if frame.eval_ctx.volatile else plain}(within(context, (")
+        for piece in node.nodes:
+            self.visit(piece, frame)
+            self.write(", ")
+        self.write(")))")
+
 
 def _called(value: Any) -> Any:
     """Return what a ``{% call %}`` prints: a macro's text, never what a function made of a row."""
@@ -463,8 +495,8 @@ def _called(value: Any) -> Any:
 
 
 @functools.cache
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+def _environment() -> BoundedEnvironment:
+    environment = BoundedEnvironment(
         undefined=_Unknown, autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.code_generator_class = _Code
@@ -478,6 +510,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
         "table": filters.table,
         "safe": _safe,
     }
+    environment.bound_filters()
     return environment
 
 
@@ -496,15 +529,22 @@ def _compile(sources: Sequence[str], field: Field) -> Any:
         field.prints = _prints(tree, field)
         for output in tree.find_all(nodes.Output):
             output.nodes = [n if isinstance(n, nodes.TemplateData) else _wrapped(n) for n in output.nodes]
+        bounds.bind(tree)
         tree.set_environment(environment)
         code = environment.compile(tree, name=field.name, filename=_FILENAME)
     except TemplateSyntaxError as error:
         line = error.lineno + field.line - 1 if field.line else error.lineno
         cause = f"template syntax: {(error.message or 'error').rstrip('.')}."
         raise field.error(cause, "Check the {{ }} and {% %} there.", line) from None
+    except MailError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's text does to a compiler
+        # What Jinja2 lets through: too deep, a number too long, Python's own limits for nested blocks.
+        cause = f"it cannot be compiled: {type(error).__name__}: {_one_line(error)}."
+        raise field.error(cause, "Write it more simply: fewer things inside one another.") from None
     made = environment.template_class.from_code(environment, code, environment.make_globals(None))
     # What its blocks print is known by its type.
-    made.root_render_func.__globals__.update(Markup=_Text, Macro=_Macro, called=_called)
+    made.root_render_func.__globals__.update(Markup=_Text, Macro=_Macro, called=_called, within=bounds.within)
     return made
 
 
@@ -760,12 +800,14 @@ class Template:
         plain = self.format == "text" or (self.format == "html" and self._theme == LETTER)
         if _BESIDE in body:
             raise TemplateError("body: the text has a control character in it.", "Take the U+001E out.")
-        if plain or not {"preheader", "unsubscribe"} & self._fields.keys():
+        shown = ("preheader", "unsubscribe", "postal_address")
+        if plain or not {*shown} & self._fields.keys():
             return ()
-        preheader, links = self._fields.get("preheader", [""]), self._fields.get("unsubscribe", [""])
-        texts = [item.source if isinstance(item, Field) else str(item) for item in links]
-        first = preheader[0].source if isinstance(preheader[0], Field) else str(preheader[0])
-        return first, first_uri([t.strip().strip("<>") for t in texts])
+        preheader, links, address = (
+            [item.source if isinstance(item, Field) else str(item) for item in self._fields.get(name, [""])]
+            for name in shown
+        )
+        return preheader[0], first_uri([t.strip().strip("<>") for t in links]), address[0]
 
     def _field(self, name: str, value: Any, line: int = 0) -> Field:
         if _CONTROL.search(str(value)):
@@ -943,6 +985,9 @@ class Template:
 
     def letter(self, skeleton: str) -> Letter:
         """Return a skeleton of the body in its finished form; made once for all rows."""
+        if len(skeleton) > bounds.SKELETON:
+            cause = f"the text has more than {bounds.SKELETON:,} characters."
+            raise self._body.error(cause, "Attach what is long, or print it as one value.")
         with self._lock:
             letter = self._letters.get(skeleton)
             if letter is not None:
@@ -952,6 +997,9 @@ class Template:
             letter = Letter.of(skeleton, self.format, self._marker, self._theme, inline=self._inline_css)
         except SlotError as error:
             raise self._body.error(str(error)) from None
+        except UnicodeEncodeError:
+            cause = "the text has half of a character in it."
+            raise self._body.error(cause, "Save it as UTF-8 anew.") from None
         with self._lock:
             self._letters[skeleton] = letter
             while len(self._letters) > _CACHED_SKELETONS:
@@ -1152,15 +1200,16 @@ class Letter:
 
     @classmethod
     def of(cls, skeleton: str, kind: str, marker: Marker, theme: Theme, *, inline: bool) -> Letter:
-        body, preheader, link = [*skeleton.split(_BESIDE), "", ""][:3]
+        body, preheader, link, address = [*skeleton.split(_BESIDE), "", "", ""][:4]
         if kind == "text":
             pieces = plain_pieces(body, marker)
             return cls(pieces, None, pieces)
         if kind == "html":
             html_pieces(body, marker)  # refuses values in style sheets, which inlining would make vanish
-        link = link.strip()
-        html = letter_html(body, kind, theme, preheader=preheader.strip(), unsubscribe=link, inline=inline)
-        text = letter_text(html if kind == "html" and theme == LETTER else body, kind, theme, link)
+        link, address = link.strip(), address.strip()
+        around = {"preheader": preheader.strip(), "unsubscribe": link, "postal_address": address}
+        html = letter_html(body, kind, theme, **around, inline=inline)
+        text = letter_text(html if kind == "html" and theme == LETTER else body, kind, theme, link, address)
         pieces = plain_pieces(text, marker)
         return cls(pieces, html_pieces(html, marker), pieces if text == body else plain_pieces(body, marker))
 
@@ -1235,7 +1284,7 @@ class _Contents:
         return fragment.html, fragment.block
 
     def _escaped(self, slot: Slot, spot: Spot) -> str:
-        text = str(slot.value)
+        text = _as_text(slot, self._field)
         if "\0" in text:
             cause = f"the value of {slot.label!r} has a NUL character in it."
             raise self._field.error(cause, "Clean that cell.", slot.line, slot.label)
