@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix test test-all kill cover bench demo lab voila pictures docs binder build clean
+.PHONY: help setup check fix test test-all tables kill soak fuzz cover bench demo lab voila pictures docs binder build clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,16 +35,31 @@ check: $(VENV)/.dev ## format, lint, types, floors, spelling; changes nothing
 fix: $(VENV)/.dev ## format, and mend what the linter can
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-test: $(VENV)/.dev ## run the tests; installs a browser, Postfix and strace where it may
+test: $(VENV)/.dev ## run the tests, some on a second Python too (OTHER=); installs a browser, mail servers and strace where it may
 	@$(BIN)/python scripts/system_packages.py
+	@$(BIN)/python scripts/node_packages.py
 	$(PYTEST) -m "not slow"
+	@$(BIN)/python scripts/other.py $(OTHER)
 
 test-all: $(VENV)/.dev ## run the tests, the long ones too
 	@$(BIN)/python scripts/system_packages.py
+	@$(BIN)/python scripts/node_packages.py
 	$(PYTEST)
+
+tables: $(VENV)/.dev ## write the tables of the documentation that tests make
+	@$(BIN)/python scripts/system_packages.py
+	@$(BIN)/python scripts/node_packages.py
+	$(PYTEST) -m "not slow" --tables $$(grep -l "^from tables import" tests/test_*.py)
 
 kill: $(VENV)/.dev ## kill merges at SEEDS random moments, resume, and count copies
 	cd tests && ../$(BIN)/python kill.py --seeds $(or $(SEEDS),200)
+
+soak: $(VENV)/.dev ## send COUNT mails to a Postfix that fails in every way, over MINUTES, and count copies
+	@$(BIN)/python scripts/system_packages.py
+	@$(BIN)/python scripts/soak.py --minutes $(or $(MINUTES),30) --count $(or $(COUNT),100000) $(ARGS)
+
+fuzz: $(VENV)/.dev ## try inputs of every kind for SECONDS in all, and show what is found
+	cd tests && nice ../$(BIN)/python fuzz.py --seconds $(or $(SECONDS),3600) --seed $(or $(SEED),0)
 
 cover: $(VENV)/.dev ## run the tests and say what they do not reach
 	$(PYTEST) -m "not slow" --cov --cov-report=term-missing:skip-covered
@@ -78,4 +93,4 @@ build: $(VENV)/.dev ## build sdist and wheel, and try the wheel in an empty envi
 	$(BIN)/python scripts/build.py
 
 clean: ## remove build products
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	rm -rf build dist .venv-other .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

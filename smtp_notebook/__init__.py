@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from smtp_notebook.addresses import Address
     from smtp_notebook.api import amail_merge, asend, connect, mail_merge, preview, send
     from smtp_notebook.books import asend_notebook, send_notebook
+    from smtp_notebook.checkup import Checkup
     from smtp_notebook.composer import email_form
     from smtp_notebook.connection import Connection
     from smtp_notebook.event import Event
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from smtp_notebook.mailbox import inbox
     from smtp_notebook.merger import merge_form
     from smtp_notebook.message import Attachment, Message
+    from smtp_notebook.oauth import GoogleOAuth, MicrosoftOAuth
     from smtp_notebook.outcome import (
         AddressError,
         AttachmentError,
@@ -38,13 +40,17 @@ if TYPE_CHECKING:
         TemplateError,
     )
     from smtp_notebook.outputs import email_output
+    from smtp_notebook.returns import Bounces, read_bounces
     from smtp_notebook.sandbox import Sandbox
+    from smtp_notebook.signing import Dkim
+    from smtp_notebook.suppressions import Suppressions, suppress, unsuppress
     from smtp_notebook.template import Template
 
 _HOMES = {
     "addresses": ("Address",),
     "api": ("amail_merge", "asend", "connect", "mail_merge", "preview", "send"),
     "books": ("asend_notebook", "send_notebook"),
+    "checkup": ("Checkup",),
     "composer": ("email_form",),
     "connection": ("Connection",),
     "event": ("Event",),
@@ -52,6 +58,7 @@ _HOMES = {
     "mailbox": ("inbox",),
     "merger": ("merge_form",),
     "message": ("Attachment", "Message"),
+    "oauth": ("GoogleOAuth", "MicrosoftOAuth"),
     "outcome": (
         "AddressError",
         "AttachmentError",
@@ -70,7 +77,10 @@ _HOMES = {
         "TemplateError",
     ),
     "outputs": ("email_output",),
+    "returns": ("Bounces", "read_bounces"),
     "sandbox": ("Sandbox",),
+    "signing": ("Dkim",),
+    "suppressions": ("Suppressions", "suppress", "unsuppress"),
     "template": ("Template",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -80,15 +90,20 @@ __all__ = [
     "AddressError",
     "Attachment",
     "AttachmentError",
+    "Bounces",
+    "Checkup",
     "Connection",
     "DeliveryError",
+    "Dkim",
     "Event",
+    "GoogleOAuth",
     "Journal",
     "JournalError",
     "MailError",
     "MergeRefusedError",
     "Message",
     "MessageError",
+    "MicrosoftOAuth",
     "OptionError",
     "Outcome",
     "PreflightError",
@@ -97,6 +112,7 @@ __all__ = [
     "SecretError",
     "SettingsError",
     "State",
+    "Suppressions",
     "Template",
     "TemplateError",
     "amail_merge",
@@ -110,9 +126,12 @@ __all__ = [
     "mail_merge",
     "merge_form",
     "preview",
+    "read_bounces",
     "send",
     "send_notebook",
+    "suppress",
     "unload_ipython_extension",
+    "unsuppress",
 ]
 
 

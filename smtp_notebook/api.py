@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-from smtp_notebook import _sync
+from smtp_notebook import _sync, providers
 from smtp_notebook import connection as connections
 from smtp_notebook import merge as merges
+from smtp_notebook import oauth as oauths
 from smtp_notebook.connection import Connection
 from smtp_notebook.fields import check_field_names
 from smtp_notebook.frames import Frame, guess_address_column
@@ -48,7 +49,9 @@ from smtp_notebook.rate import Limiter, parse_rates
 from smtp_notebook.records import packed, unpacked
 from smtp_notebook.roll import Roll
 from smtp_notebook.sandbox import Sandbox, default_sandbox
+from smtp_notebook.signing import Signer, signer_of
 from smtp_notebook.standing import Known
+from smtp_notebook.suppressions import Suppressions, among, proposed
 from smtp_notebook.template import Template
 from smtp_notebook.transport import SmtpTransport
 
@@ -91,14 +94,20 @@ class Server:
         connection: The settings.
         password: The resolved secret, or None.
         named: Whether a person named this server; False for the sandbox that stands in.
+        signer: Signs mails (DKIM), or None.
     """
 
     connection: Connection
     password: str | None
     named: bool
+    signer: Signer | None = None
 
     def __repr__(self) -> str:
         return f"<Server {self.connection!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As a Secret does: a copy knows where from, never what.
+        return Server, (self.connection, None, self.named)
 
     @property
     def note(self) -> str:
@@ -118,13 +127,14 @@ def find_server(via: Via = None, *, login: bool = True) -> Server:
     look at the settings, and nothing can be sent by what is returned.
 
     Raises:
-        SettingsError: The URL or name is none.
+        SettingsError: The URL or name is none, or a DKIM key cannot be read or does not do.
         SecretError: A login needs a password that cannot be had here.
     """
     connection = named_connection(via)
     if connection is None:
         return Server(default_sandbox().connection, None, named=False)
-    return Server(connection, connection.resolve_secret() if login and connection.user else None, named=True)
+    password = connection.resolve_secret() if login and connection.user else None
+    return Server(connection, password, named=True, signer=signer_of(connection.signers) if login else None)
 
 
 def named_connection(via: Via = None) -> Connection | None:
@@ -150,6 +160,8 @@ def _connection(via: Via, **settings: Any) -> Connection:
         )
     if "://" in via:
         return Connection.from_url(via, **settings)
+    if (provider := providers.named(via)) is not None:
+        return connections.preset(provider, settings)
     found = (
         default_sandbox().connection if via.strip().lower() == "sandbox" else connections.saved(via.strip())
     )
@@ -161,19 +173,26 @@ def connect(url_or_name: str | Connection | Sandbox = "sandbox", /, **settings: 
 
     Args:
         url_or_name: ``smtp://user@host`` (port 587, STARTTLS required), ``smtps://`` (465, TLS),
-            ``smtp+plain://`` (25, neither), a saved name, or ``"sandbox"``.
+            ``smtp+plain://`` (25, neither), a provider's name such as ``"gmail"``, which needs ``user=``, a saved
+            name, or ``"sandbox"``.
         **settings: Attributes of `Connection`, such as ``sender=`` or ``ca_file=``; ``password=``
-            takes a function that returns the secret.
+            takes a function that returns the secret, ``oauth=`` a `GoogleOAuth`, a `MicrosoftOAuth` or a function
+            that returns a token, ``region=`` the region of a provider that has many.
 
-    Nothing is sent over the network. A password is found now (environment, keyring, function or
-    prompt), for nothing can prompt later.
+    A password is found now (environment, keyring, function or prompt), for nothing can prompt later; nothing is
+    sent over the network. With ``oauth=`` the person signs in now, unless that happened before and still holds,
+    and the cell waits for it, 10 minutes at most.
 
     Raises:
-        SettingsError: No such name or setting, or a password in clear.
-        SecretError: The login needs a password that cannot be had here.
+        SettingsError: No such name or setting, a password in clear, a provider that needs a user or a region, or a
+            DKIM key that cannot be read.
+        SecretError: The login needs a password or a sign-in that cannot be had here.
     """
     connection = _connection(url_or_name, **settings)
-    if connection.user:
+    signer_of(connection.signers)
+    if connection.oauth is not None:
+        oauths.bearer(connection.oauth, connection.user).sign_in(check=True)
+    elif connection.user:
         connection.resolve_secret()
     connections.set_current(connection)
     return connection
@@ -200,37 +219,45 @@ def compose(message: Message | None = None, /, **fields: Any) -> Message:
     return message.with_(**parts, **fields) if message is not None else Message(**parts, **fields)
 
 
-def looked_at(message: Message, login: str = "") -> Message:
+def looked_at(message: Message, via: Connection | None = None) -> Message:
     """Return the message with what `lint` says of it among its warnings.
 
     Args:
         message: Any; it is not changed otherwise.
-        login: The user of the connection that it will go by.
+        via: The connection that it will go by.
     """
     from smtp_notebook.lint import lint
 
-    found = [str(finding) for finding in lint(message, login=login)]
+    found = [str(finding) for finding in lint(message, via=via)]
     return message.with_(warnings=[*message.warnings, *found]) if found else message
 
 
 def _single(message: Message, server: Server) -> Planned:
     """Return one mail, checked and ready to be sent."""
     connection = server.connection
-    stamped = looked_at(with_sender(message, connection), connection.user).stamped()
+    stamped = looked_at(with_sender(message, connection), connection).stamped()
     printed = checked(printed_once(stamped), connection)
     row = Planned(
         position=None,
         key="",
-        sender=printed.sender,
+        sender=connection.envelope_sender(printed.sender, stamped.message_id),
         recipients=(_wire(connection.redirect_to),) if connection.redirect_to else printed.recipients,
         digest=printed.digest,
         smtputf8=printed.smtputf8 or not connection.redirect_to.isascii(),
         message_id=stamped.message_id,
         date=stamped.date,
-        warnings=stamped.warnings,
+        warnings=(*stamped.warnings, *_against(printed.recipients)),
     )
-    row.fill(printed)
+    row.fill(printed, signer=server.signer)
     return row
+
+
+def _against(recipients: Sequence[str]) -> list[str]:
+    """Return what a single mail has to say of recipients whom no merge would mail; it goes all the same."""
+    try:
+        return [f"{entry.said}; send() mails all the same" for entry in among(recipients)]
+    except JournalError as error:
+        return [error.cause.rstrip(".")]
 
 
 @dataclass(slots=True)
@@ -316,7 +343,7 @@ def send(
             sandbox each mail is journaled, and a repeated one says so in its Outcome's ``warnings``.
         dry_run: Check everything and send nothing; the Outcome is ``planned``.
         **fields: ``to cc bcc reply_to from_ subject body format importance attach inline headers
-            read_receipt unsubscribe event``. Strings are taken as they are, not as templates.
+            read_receipt unsubscribe bulk list_id feedback_id postal_address event``. Strings are taken as they are, not as templates.
 
     Raises:
         MessageError: The message cannot be built; nothing was sent.
@@ -501,7 +528,14 @@ class Merge:
             if mine is not None:
                 mine(outcome)
 
-        feed = Feed(self.frame, self.check, ledger, divert=_wire(self.diverted), report=here)
+        feed = Feed(
+            self.frame,
+            self.check,
+            ledger,
+            divert=_wire(self.diverted),
+            signer=self.server.signer,
+            report=here,
+        )
         limiter = _limiter(self.server.connection, self.journal)
         return _run(feed, self.server, ledger, report, on_outcome=mine, limiter=limiter)
 
@@ -526,12 +560,24 @@ class Merge:
             said.append(
                 f"Every mail went to {self.diverted} instead of its recipients; none of them counts as sent."
             )
+        if self.check.suppressed:
+            said.append(_suppressed_text(self.check.suppressed))
+        trial = self.options.dry_run or bool(self.diverted) or not _counts(self.server.connection)
+        if not trial and (sentence := proposed(self.roll.outcomes().where(_REFUSED))):
+            said.append(sentence)
         where = "the sandbox" if self.server.connection.sandbox else self.server.connection.host
         title = "Dry run" if self.options.dry_run else f"Merge to {where}"
         outcomes = self.roll.outcomes()
         # A small one is held in memory: it can be copied, pickled and outlives everything.
         held = Listed(outcomes) if len(outcomes) <= _HELD_ROWS else outcomes
-        return Report(held, title=title, index=self.frame.labels, notes=said)
+        return Report(
+            held,
+            title=title,
+            index=self.frame.labels,
+            notes=said,
+            trial=trial,
+            suppressed=self.check.suppressed,
+        )
 
     def close(self) -> None:
         """Give the campaign back to others."""
@@ -539,8 +585,16 @@ class Merge:
             self.ledger.close()
         if self.journal is not None:
             _close(self.journal, self.options)
+        if self.check.suppressions is not None:
+            self.check.suppressions.close()
 
 
+def _suppressed_text(count: int) -> str:
+    rows = "1 row is" if count == 1 else f"{count:,} rows are"
+    return f"{rows} suppressed: nobody of {'it' if count == 1 else 'them'} is mailed. Suppressions() lists whom and why."
+
+
+_REFUSED = (State.REFUSED.value, State.PARTIAL.value)
 #: A Report of more rows reads them from its table.
 _HELD_ROWS = 1_000
 #: How many rows one transaction of a plan holds, so that nobody else has to wait long.
@@ -556,6 +610,7 @@ class _Ready:
     template: Template
     key: tuple[str, ...] | None
     diverted: str
+    suppressions: Suppressions
 
     @property
     def terms(self) -> dict[str, Any]:
@@ -583,7 +638,9 @@ class _Ready:
         options, connection = self.order.options, self.order.server.connection
         turn = self.order.turn
         press = Press(self.template, connection, values=options.values, executor=options.executor, turn=turn)
-        check = Preflight(press, connection, Roll(), key=self.key, earlier=earlier)
+        check = Preflight(
+            press, connection, Roll(), key=self.key, earlier=earlier, suppressions=self.suppressions
+        )
         with turn or contextlib.nullcontext():
             check.check(self.frame, limit, each=self.order.watch if turn is None else self._taking_turns)
         return Merge(self.order, self.frame, check, self.diverted)
@@ -607,7 +664,7 @@ def prepare(order: Order) -> Merge:
     if diverted and not connection.allows(_wire(diverted)):
         cause = f"{diverted} is not among the addresses that this connection allows."
         raise MergeRefusedError(cause, f"It allows: {', '.join(connection.allow)}.")
-    ready = _Ready(order, frame, made, _key_columns(options.key, frame), diverted)
+    ready = _Ready(order, frame, made, _key_columns(options.key, frame), diverted, Suppressions())
     if counts and options.campaign:
         return _looked(ready) if options.dry_run else _held(ready)
     merge = ready.checked(limit=options.limit)
@@ -809,6 +866,9 @@ def mail_merge(
 ) -> Report:
     """Send one mail per row, after every row was checked; return the Report.
 
+    Nobody on the list of `Suppressions` is mailed, in a trial either: such a recipient is left out, with a warning,
+    and a row that has no other one is skipped.
+
     Args:
         df: A pandas DataFrame, anything narwhals reads, or a list of dicts. Never changed.
         template: A Template, the path of a template file, or its text.
@@ -845,7 +905,8 @@ def mail_merge(
             ``.report`` has them all.
         MergeRefusedError: The frame or the address column does not do, the campaign has no name, has
             changed or is being sent elsewhere; nothing was sent.
-        JournalError: The journal cannot be read or written; no mail leaves without it.
+        JournalError: The journal, or the list of those who are suppressed, cannot be read or written; no mail
+            leaves without them.
         KeyboardInterrupt: The kernel was interrupted; rows in flight had up to 5 s, and
             ``Report.last()`` says how far it went.
     """
@@ -1027,7 +1088,7 @@ def row_message(
     """Return the Message that one row makes, for a frame that is read already and any server; see `preview`."""
     made = _template(template, fields or {}, frame, connection)
     try:
-        return looked_at(made.fill(frame.row(row), values=values), connection.user)
+        return looked_at(made.fill(frame.row(row), values=values), connection)
     except MailError as error:
         error.cause = f"Row {row}: {error.cause}"
         error.args = (f"{error.cause} {error.fix}".strip(),)

@@ -141,12 +141,15 @@ def _message(order: _Order, made: _Made, message: Message) -> Message:
     around: dict[str, Any] = {"theme": message.theme, "inline_css": message.inline_css}
     if message.preheader:
         around["preheader"] = "{{ preheader }}"
+    if message.postal_address:
+        around["postal_address"] = "{{ postal_address }}"
     links = [f"{{{{ links[{n}] }}}}" for n, _ in enumerate(message.unsubscribe)]
     if links:
         # The letter's footer has the first of the web.
         first = next((n for n, u in enumerate(message.unsubscribe) if u.lower().startswith("http")), 0)
         around["unsubscribe"] = links[first]
     values = {"preheader": message.preheader, "links": message.unsubscribe, "notebook": made.shown}
+    values["postal_address"] = message.postal_address
     source = "{{ notebook }}"
     if order.above:
         source, values = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from smtp_notebook.connection import Connection, differing
 from smtp_notebook.event import Event
 from smtp_notebook.fields import FIELDS
 from smtp_notebook.message import Message
+from smtp_notebook.oauth import TokenFunction
 
 __all__ = ["cell_of", "connecting", "merge_cell", "quoted"]
 
@@ -65,11 +67,13 @@ def merge_cell(
 def _cell(verb: str, lines: Iterable[str], connection: Connection) -> str:
     """Return a whole cell: what its lines need is imported, and the server is named before them."""
     body = "\n".join(lines)
-    names = [n for n in ("Attachment", "Event", "Template") if f"{n}(" in body or f"{n}.from_path(" in body]
+    server = connecting(connection)
+    named = ("Attachment", "Dkim", "Event", "GoogleOAuth", "MicrosoftOAuth", "Template")
+    names = [n for n in named if re.search(rf"\b{n}(?:\.from_path)?\(", f"{body}\n{server}")]
     modules = [f"import {m}\n" for m in ("datetime", "zoneinfo") if f"{m}." in body]
     imports = f"from smtp_notebook import {', '.join([*names, 'connect', verb])}"
     head = "".join(modules) + ("\n" if modules else "") + imports
-    return f"{head}\n\n{connecting(connection)}\n{body}\n"
+    return f"{head}\n\n{server}\n{body}\n"
 
 
 def _template(template: str | Path, shaped: Mapping[str, Any]) -> str:
@@ -108,7 +112,7 @@ def _joined(before: str, parts: Iterable[str | None], after: str) -> str | None:
 
 
 def connecting(connection: Connection) -> str:
-    """Return the call that names this server."""
+    """Return the call that names this server; a function that gives a token stands as a name to be found."""
     if connection.sandbox:
         return 'connect("sandbox")'
     if connection.name:
@@ -120,6 +124,8 @@ def connecting(connection: Connection) -> str:
 def _setting(value: Any) -> str:
     if isinstance(value, tuple) and len(value) == 1:
         value = value[0]
+    if isinstance(value, TokenFunction):
+        return "token"
     return quoted(value) if isinstance(value, str) else repr(value)
 
 

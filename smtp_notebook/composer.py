@@ -38,6 +38,7 @@ _CHIPS = {
     "bcc": ("Bcc", "seen by nobody else"),
     "reply_to": ("Reply-To", "where answers go"),
 }
+_BULK = (("If it has a list's headers", None), ("Yes", True), ("No", False))
 _NAMED = 3
 _ARRIVED = frozenset({State.SENT, State.PARTIAL, State.IN_DOUBT})
 
@@ -102,6 +103,10 @@ class EmailForm(Form):
         self._look = w.Dropdown(options=[("Letter", ""), ("None", "none")], value="", description="Theme")
         self._inlined = w.Checkbox(value=True, description="Move CSS into style attributes", indent=False)
         self._unsubscribe = w.Text(description="Unsubscribe", placeholder="https://… or mailto:…")
+        self._bulk = w.Dropdown(options=_BULK, value=None, description="Bulk mail")
+        self._list = w.Text(description="List", placeholder="News <news.example.com>")
+        self._feedback = w.Text(description="Feedback-ID", placeholder="campaign:customer:kind:sender")
+        self._postal = w.Text(description="Postal address", placeholder="of the sender, for the footer")
         self._receipt = w.Checkbox(description="Ask for a read receipt", indent=False)
         self._headers = w.Textarea(description="Headers", placeholder="References: <id@example.com>", rows=2)
         self._inline = Files()
@@ -131,11 +136,18 @@ class EmailForm(Form):
                 *(c for name, c in self._chips.items() if name not in first),
                 *(self._importance, self._preheader, self._look),
                 indented(self._inlined, self._receipt),
-                *(self._unsubscribe, self._headers, self._inline, self._title, self._meeting, self._kept),
+                *(self._unsubscribe, self._bulk, self._list, self._feedback, self._postal),
+                *(self._headers, self._inline, self._title, self._meeting, self._kept),
             ]
         )
-        used = any(getattr(self, f"_{n}").value for n in ("preheader", "unsubscribe", "headers", "title"))
-        opened = used or self._event is not None or bool(self._chips["reply_to"].value or self._inline.value)
+        texts = (self._preheader, self._unsubscribe, *self._of_lists, self._headers, self._title)
+        used = any(text.value for text in texts)
+        opened = (
+            used
+            or self._bulk.value is not None
+            or self._event is not None
+            or bool(self._chips["reply_to"].value or self._inline.value)
+        )
         left = [
             *(self._chips[name] for name in first),
             *(self._from, self._subject, self._format, self._body, self._files),
@@ -152,6 +164,7 @@ class EmailForm(Form):
             *self._chips.values(),
             *(self._from, self._subject, self._body, self._files, self._importance, self._preheader),
             *(self._look, self._inlined, self._unsubscribe, self._receipt, self._headers, self._inline),
+            *(self._bulk, *self._of_lists),
             *(self._start, self._minutes, self._place),
         )
         for widget in values:
@@ -165,6 +178,10 @@ class EmailForm(Form):
         self._copy_button.on_click(self.guard(lambda _: self._show_code()))
 
     # -------------------------------------------------------------------------------------- state
+
+    @property
+    def _of_lists(self) -> tuple[w.Text, ...]:
+        return self._list, self._feedback, self._postal
 
     def _fill(self, fields: Mapping[str, Any]) -> None:
         """Show these fields, and nothing in the others."""
@@ -191,6 +208,10 @@ class EmailForm(Form):
         self._look.value = "given" if not named else "none" if given.theme.name == "none" else ""
         self._inlined.value = given.inline_css
         self._unsubscribe.value = ", ".join(given.unsubscribe)
+        self._bulk.value = given.bulk
+        self._list.value = given.list_id
+        self._feedback.value = given.feedback_id
+        self._postal.value = given.postal_address
         self._receipt.value = bool(given.read_receipt)
         self._receipt_to = given.read_receipt
         self._headers.value = "\n".join(f"{name}: {value}" for name, value in given.headers)
@@ -231,6 +252,10 @@ class EmailForm(Form):
             headers=_header_lines(self._headers.value),
             read_receipt=(self._receipt_to or True) if self._receipt.value else False,
             unsubscribe=self._unsubscribe.value.strip() or None,
+            bulk=self._bulk.value,
+            list_id=self._list.value,
+            feedback_id=self._feedback.value,
+            postal_address=self._postal.value,
             preheader=self._preheader.value,
             theme=self._theme if self._look.value == "given" else self._look.value,
             inline_css=self._inlined.value,
@@ -287,7 +312,7 @@ class EmailForm(Form):
         self._preview.show(
             view_of(shown),
             lambda: source_text(shown.as_bytes()),
-            notes=lambda: api.looked_at(shown, self.connection.user).warnings,
+            notes=lambda: api.looked_at(shown, self.connection).warnings,
         )
 
     def _format_changed(self) -> None:

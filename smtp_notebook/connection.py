@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import functools
 import ipaddress
 import json
 import os
@@ -18,12 +19,20 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import quote, unquote, urlsplit
 
+from smtp_notebook import oauth as oauths
+from smtp_notebook import providers
 from smtp_notebook.addresses import Address, shortened
+from smtp_notebook.mime import tag
+from smtp_notebook.oauth import OAuth
 from smtp_notebook.outcome import AddressError, OptionError, SecretError, SettingsError
 from smtp_notebook.rate import parse_rates
+from smtp_notebook.signing import ROOM, Dkim, dkims
+
+if TYPE_CHECKING:
+    from smtp_notebook.checkup import Checkup
 
 __all__ = [
     "Connection",
@@ -31,9 +40,11 @@ __all__ = [
     "current",
     "forget",
     "from_environment",
+    "preset",
     "saved",
     "saved_names",
     "set_current",
+    "typed_password",
 ]
 
 Security = Literal["starttls", "tls", "plain"]
@@ -46,25 +57,8 @@ _SCHEMES: Mapping[str, tuple[Security, int]] = {
 }
 _SERVICE = "smtp-notebook"
 #: Names that a saved connection may not hide: the sandbox, and the large providers.
-RESERVED = frozenset(
-    [
-        "sandbox",
-        "gmail",
-        "google",
-        "outlook",
-        "office365",
-        "microsoft365",
-        "yahoo",
-        "icloud",
-        "fastmail",
-        "ses",
-        "sendgrid",
-        "mailgun",
-        "postmark",
-        "mailjet",
-        "brevo",
-    ]
-)
+RESERVED = frozenset({"sandbox", *providers.NAMES})
+_TAG = "{id}"
 _SAVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _MAX_PORT = 65535
 _SAFE_WAYS = (
@@ -73,6 +67,8 @@ _SAFE_WAYS = (
 ).replace("…..", "….")
 
 
+#: What was typed is kept by the notebook, by IPython's history and by the front end's undo.
+_CHANGE_IT = "Change that password too: what was typed stands in the notebook and in its history already."
 _ASKED = "the keyring or a prompt"
 
 
@@ -105,6 +101,7 @@ class Secret:
                 )
             value = self._source()
             if not isinstance(value, str) or not value:
+                del value  # a traceback may show the variables of its frames
                 raise SecretError(f"The password from {self.origin} is empty or no text.", _SAFE_WAYS)
             self._value = value
         return self._value
@@ -178,7 +175,7 @@ def _prompt(connection: Connection) -> str:
     if asks:
         # A kernel that nobody can type to (nbclient, papermill) raises StdinNotImplementedError.
         with contextlib.suppress(EOFError, OSError, RuntimeError, NotImplementedError):
-            return getpass.getpass(f"Password of {connection.user} at {connection.host}: ")
+            return getpass.getpass(f"{connection.asks_for}: ")
     cause = (
         f"The login of {connection.user} at {connection.host} needs a password, and nobody can be asked here."
     )
@@ -199,8 +196,13 @@ class Connection:
             (neither, 25; login refused except to loopback). RFC 8314.
         user: Who logs in; "" for no login.
         secret: Where the password comes from.
+        oauth: How the user signs in instead of with a password: a `GoogleOAuth`, a `MicrosoftOAuth`, or a function
+            that returns an access token and is called for each new connection, in a worker thread.
         name: The name it is saved under, or "".
         sender: The From of mails that name none.
+        envelope_from: Where bounces go (MAIL FROM): an address instead of From's, or "". ``{id}`` in its local part,
+            as in ``bounces+{id}@example.org``, becomes a tag of the mail, so that each bounce says which one it is
+            about (VERP); the mailbox has to take such addresses. `read_bounces` finds the mail again by it.
         ca_file: A PEM file with the authorities to trust instead of the system's.
         timeout: Seconds that a command may take.
         dot_timeout: Seconds that the reply to a whole mail may take (RFC 5321, 4.5.3.2.6).
@@ -216,6 +218,8 @@ class Connection:
         max_message_bytes: The largest mail that is tried, in bytes as encoded; 25 MiB by default.
         redirect_to: Where every mail goes instead of to its recipients, or "".
         allow: Domains and addresses that may be mailed; empty for all.
+        dkim: One `Dkim` or several: each mail is signed with these keys here (RFC 6376). Leave it empty where the server
+            signs, as those of mailbox providers do.
         practice: Whether the server catches mail instead of delivering it.
         sandbox: Whether it is the sandbox of this process.
     """
@@ -225,8 +229,10 @@ class Connection:
     security: Security = "starttls"
     user: str = ""
     secret: Secret | None = dataclasses.field(default=None, compare=False)
+    oauth: OAuth | None = None
     name: str = ""
     sender: str = ""
+    envelope_from: str = ""
     ca_file: str = ""
     timeout: float = 60.0
     dot_timeout: float = 600.0
@@ -239,17 +245,21 @@ class Connection:
     max_message_bytes: int = 25 * 2**20
     redirect_to: str = ""
     allow: tuple[str, ...] = ()
+    dkim: Dkim | tuple[Dkim, ...] = ()
     practice: bool = False
     sandbox: bool = False
 
     def __post_init__(self) -> None:
         allow = (self.allow,) if isinstance(self.allow, str) else tuple(self.allow)
         object.__setattr__(self, "allow", tuple(a.strip() for a in allow))
+        object.__setattr__(self, "dkim", dkims(self.dkim))
         object.__setattr__(self, "rate", tuple(map(str, parse_rates(self.rate))))
         _check_host(self.host)
         if self.security not in get_args(Security):
             raise SettingsError(f"security={self.security!r} is none of {', '.join(get_args(Security))}.")
         _check_number("port", self.port, 1, _MAX_PORT)
+        if self.secret is not None and not isinstance(self.secret, Secret):
+            raise typed_password("A password stands in the cell")
         for name in ("max_connections", "messages_per_connection", "attempts", "max_message_bytes"):
             _check_number(name, getattr(self, name), 1, 2**40)
         for name in ("timeout", "dot_timeout"):
@@ -257,12 +267,22 @@ class Connection:
         object.__setattr__(self, "notify", _notify(self.notify))
         for name in ("sender", "redirect_to"):
             _check_address(name, getattr(self, name))
+        object.__setattr__(self, "envelope_from", _envelope_from(self.envelope_from))
+        if not re.fullmatch(r"[!-~]*", self.local_hostname):
+            cause = f"local_hostname={shortened(self.local_hostname)} is no name that EHLO could say."
+            raise SettingsError(cause, "Leave it out, or give this machine's name in ASCII.")
         if re.search(r"[\x00-\x20\x7f]", self.user):
             raise SettingsError(
                 f"The user {shortened(self.user)} has a blank or control character in it.", "Check the URL."
             )
+        object.__setattr__(self, "oauth", oauths.as_oauth(self.oauth))
+        if self.oauth is not None and not self.user:
+            raise SettingsError(
+                "oauth= signs a user in, and none is named.", "Give user= or smtp://user@host."
+            )
         if self.user and self.security == "plain" and not self.is_loopback:
-            cause = f"A login over smtp+plain would send the password of {self.user} to {self.host} in clear."
+            what = "password" if self.oauth is None else "token"
+            cause = f"A login over smtp+plain would send the {what} of {self.user} to {self.host} in clear."
             raise SettingsError(cause, "Use smtp:// (STARTTLS) or smtps://.")
 
     @classmethod
@@ -300,6 +320,47 @@ class Connection:
         except ValueError:
             return False
 
+    @property
+    def provider(self) -> str:
+        """The provider whose server it is, as `connect()` names it, or ""."""
+        found = providers.at(self.host)
+        return found.name if found is not None else ""
+
+    @property
+    def asks_for(self) -> str:
+        """What a person is asked for: whose password, where, and what that means at a provider."""
+        found = providers.at(self.host)
+        meant = f" ({found.password})" if found is not None else ""
+        return f"Password of {self.user} at {self.host}{meant}"
+
+    @property
+    def signers(self) -> tuple[Dkim, ...]:
+        """Who signs each mail here; see *dkim*."""
+        return dkims(self.dkim)
+
+    @property
+    def signature_bytes(self) -> int:
+        """How many octets of a mail its signatures take at most."""
+        return ROOM * len(self.signers)
+
+    @property
+    def envelope_domain(self) -> str:
+        """The domain of ``envelope_from`` as an A-label, which SPF is asked about (RFC 7208, 2.4); "" where From's is used."""
+        return self.envelope_from.rpartition("@")[2]
+
+    def envelope_sender(self, sender: str, message_id: str) -> str:
+        """Return MAIL FROM of a mail: *sender*, From's address, unless ``envelope_from`` names another.
+
+        Both are in wire form, *message_id* with its angle brackets.
+        """
+        if not self.envelope_from:
+            return sender
+        return (
+            self.envelope_from.replace(_TAG, tag(message_id))
+            if _TAG in self.envelope_from
+            else self.envelope_from
+        )
+
     def allows(self, address: str) -> bool:
         """Tell whether *address*, in its wire form, may be mailed."""
         if not self.allow:
@@ -328,11 +389,15 @@ class Connection:
     def resolve_secret(self) -> str:
         """Return the password: the given function's, the environment's, the keyring's, or a typed one.
 
-        May prompt, so it runs on the thread of the person's cell. Found once, then kept in memory.
+        May prompt, so it runs on the thread of the person's cell. Found once, then kept in memory. With ``oauth`` it
+        is "", once somebody is signed in: each new connection asks for a token of its own.
 
         Raises:
             SecretError: There is none to be had here; says which ways there are.
         """
+        if self.oauth is not None:
+            oauths.bearer(self.oauth, self.user).sign_in()
+            return ""
         if self.secret is None:
             secret = _environment_secret() or Secret(lambda: _from_keyring(self) or _prompt(self), _ASKED)
             object.__setattr__(
@@ -347,6 +412,8 @@ class Connection:
         What the environment or the keyring says is kept, as there. A form asks this before it sends: nothing can
         prompt while a click is handled.
         """
+        if self.oauth is not None:
+            return oauths.bearer(self.oauth, self.user).known
         asks = self.secret is None or (self.secret.origin == _ASKED and not self.secret.known)
         if not self.user or not asks:
             return True
@@ -357,14 +424,40 @@ class Connection:
             object.__setattr__(self, "secret", found)  # as in resolve_secret
         return found is not None
 
+    def check(self, sender: str = "") -> Checkup:
+        """Try the server as a send would, up to its recipients, and return each step; nobody is mailed.
+
+        Args:
+            sender: Whose mail it would be; by default `sender`, or the user where that is an address.
+
+        Looks the name up, connects, secures, logs in once, and asks whether the sender may send (MAIL, then RSET). A
+        password is found as by `connect`, so this may prompt. Each step takes at most `timeout` seconds. What fails is
+        a step of the result, with its fix; `Checkup.raise_for_failure` makes it an error.
+
+        Raises:
+            AddressError: *sender* is none.
+        """
+        from smtp_notebook import checkup
+
+        return checkup.check(self, sender)
+
+    async def acheck(self, sender: str = "") -> Checkup:
+        """Do what `check` does, awaited."""
+        from smtp_notebook import checkup
+
+        return await checkup.acheck(self, sender)
+
     def save(self, name: str) -> Connection:
         """Keep these settings under *name*, and the password in the system's keyring alone.
+
+        With ``oauth`` the person is signed in first; the sign-in is kept in the keyring where there is one, and
+        asked for again in each new process where there is none.
 
         Returns:
             The saved Connection, which `connect(name)` finds again.
 
         Raises:
-            SettingsError: The name is taken by a provider or the sandbox, or is no name.
+            SettingsError: The name is taken by a provider or the sandbox, or is no name; or ``oauth`` is a function.
             SecretError: There is a password and no keyring to keep it; nothing was saved.
         """
         if name.lower() in RESERVED:
@@ -378,11 +471,14 @@ class Connection:
                 "The sandbox ends with this process, so it cannot be saved.",
                 'connect("sandbox") always works.',
             )
-        if self.user:
-            _to_keyring(self, self.resolve_secret())
         kept = self.with_(name=name)
+        settings = _settings(kept)
+        if self.user:
+            password = self.resolve_secret()
+            if self.oauth is None:
+                _to_keyring(self, password)
         everything = _read_saved()
-        everything[name] = _settings(kept)
+        everything[name] = settings
         _write_saved(everything)
         return kept
 
@@ -399,12 +495,13 @@ def _from_url(url: str, settings: Mapping[str, Any], secret: Secret | None) -> C
             f"A server's URL begins with {', '.join(s + '://' for s in _SCHEMES)}.",
             "smtp://user@mail.example.com is one.",
         )
-    authority, slash, path = rest.partition("/")
-    login, _, place = authority.rpartition("@")
+    # The login first: a slash or a hash in a password that nobody encoded must not show it in an error.
+    login, _, place = rest.rpartition("@")
     user, colon, password = login.partition(":")
     if colon and password and secret is None:
-        _refuse_password("A password stands in the URL")
-    if (slash and path) or re.search(r"[?#\s]", rest):
+        raise typed_password("A password stands in the URL")
+    place, slash, path = place.partition("/")
+    if (slash and path) or re.search(r"[?#\s]", place) or re.search(r"[/?#\s]", user):
         raise SettingsError(
             "A server's URL ends with the port.", "Give settings by name: connect(url, timeout=30)."
         )
@@ -413,15 +510,19 @@ def _from_url(url: str, settings: Mapping[str, Any], secret: Secret | None) -> C
         parts = urlsplit(f"//{place}")
         host, port = parts.hostname or "", parts.port or port
     except ValueError:
+        # What stands behind a colon may be a password whose @ was encoded: it is not repeated.
         raise SettingsError(
-            f"{shortened(place)} is no host and port.", "Write mail.example.com:587."
+            f"{shortened(place.partition(':')[0])} is followed by no port.", "Write mail.example.com:587."
         ) from None
     base = {"host": host, "port": port, "security": security, "user": unquote(user), "secret": secret}
     return _built(base, settings)
 
 
-def _refuse_password(what: str) -> NoReturn:
-    raise SettingsError(f"{what}, where every reader of the notebook would see it.", _SAFE_WAYS)
+def typed_password(what: str) -> SettingsError:
+    """Return what is said wherever somebody typed a password; it never repeats what was typed."""
+    return SettingsError(
+        f"{what}, where every reader of the notebook would see it.", f"{_SAFE_WAYS} {_CHANGE_IT}"
+    )
 
 
 def _built(base: dict[str, Any], settings: Mapping[str, Any]) -> Connection:
@@ -431,8 +532,10 @@ def _built(base: dict[str, Any], settings: Mapping[str, Any]) -> Connection:
     if "password" in given:
         source = given.pop("password")
         if not callable(source):
-            del source
-            _refuse_password("A password stands in the cell")
+            del source, given, settings
+            raise typed_password("A password stands in the cell")
+        if (base | given).get("oauth") is not None:
+            raise SettingsError("password= and oauth= are two ways to log in.", "Give one of them.")
         base = base | {"secret": Secret(source, "the function given as password=")}
     for name in given:
         if name not in names:
@@ -480,6 +583,30 @@ def _check_address(name: str, value: str) -> None:
             raise SettingsError(f"{name}: {error.cause}", error.fix) from None
 
 
+def _envelope_from(value: str) -> str:
+    """Return where bounces go, in wire form but for its ``{id}``.
+
+    The tag is 33 characters long, and a local part has at most 64 octets (RFC 5321, 4.5.3.1.1).
+    """
+    text = value.strip()
+    if not text:
+        return ""
+    example = 'Give "bounces@example.org", or "bounces+{id}@example.org".'
+    local, _, domain = text.rpartition("@")
+    if local.count(_TAG) > 1 or re.search(r"[{}]", local.replace(_TAG, "") + domain):
+        raise SettingsError(
+            f"envelope_from: in {shortened(text)} only one {_TAG} may stand, before the @.", example
+        )
+    try:
+        made = Address.parse(f"{local.replace(_TAG, tag('<x@example.org>'))}@{domain}")
+    except AddressError as error:
+        raise SettingsError(f"envelope_from: {error.cause}", f"{error.fix} {example}".strip()) from None
+    if made.display_name or not made.local.isascii():
+        cause = f"envelope_from: {shortened(text)} is no address that every server can send to."
+        raise SettingsError(cause, example)
+    return f"{local}@{made.wire.rpartition('@')[2]}"
+
+
 def _folded(address: str) -> str:
     """Return an address for comparing: its wire form, case folded."""
     try:
@@ -507,11 +634,19 @@ def _folder() -> Path:
 def _settings(connection: Connection) -> dict[str, Any]:
     """Return what is saved: every setting but the secret."""
     every = {f.name: getattr(connection, f.name) for f in dataclasses.fields(connection)}
+    every["oauth"] = None if connection.oauth is None else oauths.as_json(connection.oauth)
+    every["dkim"] = [_saved_dkim(each) for each in connection.signers]
     return {
         k: list(v) if isinstance(v, tuple) else v
         for k, v in every.items()
         if k not in {"secret", "sandbox", "name"}
     }
+
+
+def _saved_dkim(settings: Dkim) -> dict[str, str]:
+    """Return what is saved: where the key lies, whatever folder it is read from; never the key."""
+    path = str(Path(settings.key_file).expanduser().absolute())
+    return {"domain": settings.domain, "selector": settings.selector, "key_file": path}
 
 
 def differing(connection: Connection) -> dict[str, Any]:
@@ -557,6 +692,9 @@ def saved(name: str) -> Connection:
     Raises:
         SettingsError: There is none; names those that there are.
     """
+    # It must not be repeated by the sentence below.
+    if re.search(r":[^@]+@", name):
+        raise typed_password("This looks like a server's URL without its scheme, and a password stands in it")
     everything = _read_saved()
     if name not in everything:
         known = ", ".join(map(repr, sorted(everything))) or "none"
@@ -570,6 +708,39 @@ def saved(name: str) -> Connection:
     return _built({"name": name}, everything[name])
 
 
+def preset(provider: providers.Provider, settings: Mapping[str, Any]) -> Connection:
+    """Return the Connection of a provider; *settings* win over what the provider documents.
+
+    Raises:
+        SettingsError: The user or the region is missing, or no such region; says what goes there.
+        OptionError: A setting that does not exist.
+    """
+    given = dict(settings)
+    region = given.pop("region", "") if provider.has_regions else ""
+    host = provider.host_in(region) if isinstance(region, str) else ""
+    name = provider.name
+    if not host:
+        known = " or ".join(f"region={r!r}" for r in provider.regions) or "region='eu-central-1'"
+        raise SettingsError(
+            f"{provider.title} has another server in each region.", f"Give {known}, or another."
+        )
+    user = given.get("user") or provider.fixed_user
+    if not user:
+        raise SettingsError(
+            f"{provider.title} needs a user: {provider.user}.", f'connect("{name}", user="…") names it.'
+        )
+    limits = {
+        setting: value
+        for setting in ("max_connections", "messages_per_connection", "max_message_bytes")
+        if (value := getattr(provider, setting)) is not None
+    }
+    base = {"host": host, "port": provider.port, "security": provider.security, "user": user, **limits}
+    base["rate"] = provider.rate_of(user)
+    if provider.user_is_sender and "@" in user:
+        base["sender"] = user
+    return _built(base, given)
+
+
 def saved_names() -> list[str]:
     """Return the names of the saved connections."""
     return sorted(_read_saved())
@@ -580,14 +751,26 @@ def forget(name: str) -> None:
     everything = _read_saved()
     if name not in everything:
         return
-    connection = saved(name)
-    if connection.user:
+    kept = everything.pop(name)
+    try:
+        connection = _built({"name": name}, kept)
+    except (SettingsError, OptionError, TypeError):
+        _write_saved(everything)  # whatever it was, it can be removed
+        return
+    if connection.oauth is not None:
+        own = (kept.get("oauth"), connection.user)
+        others = [
+            (each.get("oauth"), each.get("user")) for each in everything.values() if isinstance(each, dict)
+        ]
+        if own not in others:
+            with contextlib.suppress(SettingsError):  # the client's file may be gone
+                oauths.bearer(connection.oauth, connection.user).forget()
+    elif connection.user:
         import keyring
         from keyring.errors import KeyringError
 
         with contextlib.suppress(KeyringError):
             keyring.delete_password(_SERVICE, _keyring_user(connection))
-    del everything[name]
     _write_saved(everything)
 
 
@@ -596,16 +779,25 @@ def from_environment(environ: Mapping[str, str]) -> Connection | None:
 
     The environment is no notebook: its URL may hold a password.
     """
-    url = environ.get(URL_VARIABLE, "").strip()
-    if not url:
+    bare, secret = _without_password(environ.get(URL_VARIABLE, "").strip())
+    del environ  # a traceback may show the variables of its frames
+    if not bare:
         return None
-    login = url.partition("://")[2].rpartition("@")[0]
-    password = unquote(login.partition(":")[2])
-    secret = Secret(lambda: password, f"the environment variable {URL_VARIABLE}") if password else None
     try:
-        return _from_url(url, {}, secret)
+        return _from_url(bare, {}, secret)
     except SettingsError as error:
         raise SettingsError(f"{URL_VARIABLE}: {error.cause}", error.fix) from None
+
+
+def _without_password(url: str) -> tuple[str, Secret | None]:
+    """Return a URL without its password, and that as a Secret."""
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    login, at, place = rest.rpartition("@")
+    user, _, password = login.partition(":")
+    if not password:
+        return url, None
+    known = functools.partial(unquote, password)
+    return f"{scheme}{separator}{user}{at}{place}", Secret(known, f"the environment variable {URL_VARIABLE}")
 
 
 _current: Connection | None = None

@@ -86,7 +86,8 @@ class Progress:
         total: How many rows the frame has; 0 until it has been read.
         checked: How many of them have been looked at.
         due: How many are to be sent, as far as has been looked.
-        skipped: How many are not due: this campaign had them already, they are in doubt, or beyond ``limit=``.
+        skipped: How many are not due: this campaign had them already, they are in doubt, suppressed, or beyond
+            ``limit=``.
         problems: How many are invalid.
         done: How many have been tried, and have an outcome.
         sent: How many of these went to all of their recipients, or to some.

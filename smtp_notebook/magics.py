@@ -37,11 +37,14 @@ from smtp_notebook.template import Template
 __all__ = ["SendEmailMagics", "register", "split_options", "unregister"]
 
 _JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}")
+#: What somebody may try who looks for an option that takes a password.
+_PASSWORD = re.compile(r"--?(?:pass\w*|pw|pwd|secret|token|api-?key)", re.IGNORECASE)
 #: Options that become fields of the message as they are.
 _FIELDS = (
     "to", "cc", "bcc", "from_", "reply_to", "subject", "format", "attach", "inline", "importance", "preheader", "theme",
+    "unsubscribe", "bulk", "list_id", "feedback_id", "postal_address",
 )  # fmt: skip
-_CHOICES = {"--format": FORMATS, "--importance": IMPORTANCES, "--on": outputs.WHEN}
+_CHOICES = {"--format": FORMATS, "--importance": IMPORTANCES, "--on": outputs.WHEN, "--bulk": ("yes", "no")}
 
 
 def split_options(line: str) -> list[str]:
@@ -81,6 +84,15 @@ class SendEmailMagics(Magics):
     @argument("--inline", action="append", help="an image that the HTML shows by cid:")
     @argument("--preheader", help="what inboxes show beside the subject")
     @argument("--theme", help="what a Markdown cell looks like: a file, or none")
+    @argument(
+        "--unsubscribe", action="append", help="where one unsubscribes: https: or mailto:; may be repeated"
+    )
+    @argument(
+        "--bulk", choices=("yes", "no"), help="whether it is bulk mail; by default if it has a list's headers"
+    )
+    @argument("--list-id", help="the mailing list: news.example.com, or News <news.example.com>")
+    @argument("--feedback-id", help="what Gmail counts complaints by: campaign:customer:kind:sender")
+    @argument("--postal-address", help="the sender's, for the footer")
     @argument("--importance", choices=IMPORTANCES, help="low, normal or high")
     @argument("--template", help="a template file in place of the cell (line form)")
     @argument("--via", help="a URL or a saved name; by default the notebook's connection")
@@ -107,7 +119,7 @@ class SendEmailMagics(Magics):
         options = _parsed(line, self.send_email.parser, "%%send_email")
         message = self._message(options, cell, {**self._names(), **(local_ns or {})})
         if options.preview:
-            return api.looked_at(message)
+            return api.looked_at(message, connections.current())
         try:
             outcome = api.send(message, via=options.via, once=options.once, dry_run=options.dry_run)
         except DeliveryError as error:
@@ -209,6 +221,11 @@ class SendEmailMagics(Magics):
 def _parsed(line: str, parser: Any, magic: str) -> argparse.Namespace:
     """Return a magic's options; a mistake is one sentence."""
     tokens = split_options(line)
+    for token in tokens:
+        name = token.partition("=")[0]
+        if _PASSWORD.fullmatch(name):
+            del line, tokens, token
+            raise connections.typed_password(f"{name} does not exist: a password would stand in the cell")
     try:
         parsed: argparse.Namespace = parser.parse_args(tokens)
     except UsageError as error:
@@ -232,8 +249,6 @@ def _usage(error: str, tokens: list[str], known: list[str], magic: str) -> str:
     for token in tokens:
         name = token.partition("=")[0]
         if name.startswith("--") and name not in known:
-            if "pass" in name:
-                return f"{name} does not exist: a password never stands in a cell. Set SMTP_NOTEBOOK_PASSWORD, or save the connection once."
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
             return f"There is no option {name}." + (f" Did you mean {near[0]}?" if near else "")
     return f"{text}. See {magic}? for the options."

@@ -728,7 +728,8 @@ class MergeForm(Form):
         with self._lock:
             found, busy = self._checked, self._busy
             due = found.progress.due if found is not None else 0
-            rest = found is not None and found.progress.report is not None and found.progress.report.skipped
+            report = found.progress.report if found is not None else None
+            rest = report is not None and len(report.skipped) > report.suppressed
             self._send_button.disabled = busy or not due
             word = f"Send the rest ({due:,})" if rest else f"Send {mails(due)}"
             self._send_button.description = word if due else "Send"

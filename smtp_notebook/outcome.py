@@ -12,7 +12,7 @@ The exception tree (each also inherits the builtin that a caller would expect)::
     │   └── SecretError   (LookupError)      no password to be had
     ├── PreflightError    (ValueError)       rows that must not be sent; has ``.report``
     ├── MergeRefusedError (RuntimeError)     a merge that may not start
-    ├── JournalError      (RuntimeError)     the journal cannot be read or written
+    ├── JournalError      (RuntimeError)     the journal or suppression list cannot be used
     └── DeliveryError     (ConnectionError)  a mail that was not accepted; has ``.outcome``
 """
 
@@ -123,7 +123,7 @@ class MergeRefusedError(MailError, RuntimeError):
 
 
 class JournalError(MailError, RuntimeError):
-    """The journal cannot be read or written; nothing is sent without it."""
+    """The journal or the suppression list cannot be read or written; no merge sends anything without them."""
 
 
 class PreflightError(MailError, ValueError):
@@ -298,6 +298,8 @@ class Report(Sequence[Outcome]):
         title: What the report is about, such as ``leads to the sandbox``.
         index: The frame's own index, one label per row; None counts from 0.
         notes: Sentences that a reader should see first.
+        trial: Whether it tells of a trial: what it says of an address counts for nobody.
+        suppressed: How many of the skipped rows are so because all their recipients are on the suppression list.
     """
 
     _last: ClassVar[Report | None] = None
@@ -309,10 +311,14 @@ class Report(Sequence[Outcome]):
         title: str = "",
         index: Callable[[], Sequence[Any]] | None = None,
         notes: Iterable[str] = (),
+        trial: bool = False,
+        suppressed: int = 0,
     ) -> None:
         self._outcomes: Shelf = _shelved(outcomes)
         self.title = title
         self.notes = tuple(notes)
+        self.trial = trial
+        self.suppressed = suppressed
         self._index = index
 
     @classmethod
@@ -335,7 +341,7 @@ class Report(Sequence[Outcome]):
     def __reduce__(self) -> tuple[Any, ...]:
         # The frame stays where it is: a copy has its labels, and the Outcomes themselves.
         labels = None if self._index is None else list(self._index())
-        return _copied_report, (tuple(self), self.title, labels, self.notes)
+        return _copied_report, (tuple(self), self.title, labels, self.notes, self.trial, self.suppressed)
 
     @overload
     def __getitem__(self, index: int) -> Outcome: ...
@@ -353,7 +359,7 @@ class Report(Sequence[Outcome]):
         return iter(self._outcomes)
 
     def _part(self, outcomes: Iterable[Outcome] | Shelf) -> Report:
-        return Report(outcomes, title=self.title, index=self._index)
+        return Report(outcomes, title=self.title, index=self._index, trial=self.trial)
 
     def where(self, *states: State) -> Report:
         """Return the Outcomes that have one of the states."""
@@ -461,6 +467,12 @@ class Report(Sequence[Outcome]):
 
 
 def _copied_report(
-    outcomes: tuple[Outcome, ...], title: str, labels: list[Any] | None, notes: tuple[str, ...]
+    outcomes: tuple[Outcome, ...],
+    title: str,
+    labels: list[Any] | None,
+    notes: tuple[str, ...],
+    *rest: Any,
 ) -> Report:
-    return Report(outcomes, title=title, index=None if labels is None else lambda: labels, notes=notes)
+    index = None if labels is None else lambda: labels
+    trial, suppressed = rest or (False, 0)  # a pickle of before has neither
+    return Report(outcomes, title=title, index=index, notes=notes, trial=trial, suppressed=suppressed)

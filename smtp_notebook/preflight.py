@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from smtp_notebook.frames import ADDRESS_COLUMNS, Frame, row_key
+from smtp_notebook.lint import Finding, alignment, open_link, reveals, shared_link
 from smtp_notebook.mime import new_message_id, stamp
 from smtp_notebook.outcome import JournalError, MailError, MessageError, Outcome, State
 from smtp_notebook.records import packed, planned, sent
@@ -25,8 +26,22 @@ if TYPE_CHECKING:
     from smtp_notebook.press import Begun, Press, Printed
     from smtp_notebook.rate import Token
     from smtp_notebook.roll import Due
+    from smtp_notebook.signing import Signer
+    from smtp_notebook.suppressions import Suppression, Suppressions
 
-__all__ = ["CLAIMED", "WINDOW", "Claims", "Feed", "Planned", "Preflight", "Single", "Watch", "checked"]
+__all__ = [
+    "CLAIMED",
+    "WINDOW",
+    "Claims",
+    "Feed",
+    "Planned",
+    "Preflight",
+    "Single",
+    "Watch",
+    "all_suppressed",
+    "checked",
+    "spared",
+]
 
 T = TypeVar("T")
 
@@ -41,6 +56,8 @@ CLAIMED = 32
 WINDOW_BYTES = 8 * 1024 * 1024
 #: A part of a mail this large may be shared by many rows.
 _LARGE_PART = 16 * 1024
+#: From so many domains mails are looked at.
+_MOST_SENDERS = 100
 #: What a kept mail costs beside its octets.
 _OVERHEAD = 500
 
@@ -88,12 +105,16 @@ class Planned:
     last: Outcome | None = None
     token: Token | None = None
 
-    def fill(self, printed: Printed, now: dt.datetime | None = None) -> None:
-        """Put the mail in; Date and Message-ID are those of the first claim (RFC 5322, 3.6.4)."""
+    def fill(self, printed: Printed, now: dt.datetime | None = None, *, signer: Signer | None = None) -> None:
+        """Put the mail in; Date and Message-ID are those of the first claim (RFC 5322, 3.6.4).
+
+        With a signer it is signed as it leaves; its digest stays that of the mail without a signature.
+        """
         self.date = self.date or now or dt.datetime.now(dt.UTC).astimezone()
         head = stamp(self.message_id, self.date)
-        self.chunks = (head, *printed.chunks)
-        self.size = len(head) + printed.size
+        signed = b"" if signer is None else signer.sign((head, *printed.chunks), self.date)
+        self.chunks = (signed + head, *printed.chunks)
+        self.size = len(signed) + len(head) + printed.size
 
     def outcome(self, state: State, **more: Any) -> Outcome:
         """Return an Outcome of this row."""
@@ -127,9 +148,10 @@ def checked(printed: Printed, connection: Connection) -> Printed:
             if not connection.allows(address):
                 cause = f"{address} is not among the addresses that this connection allows."
                 raise MessageError(cause, f"It allows: {', '.join(connection.allow)}.")
-    if printed.size > connection.max_message_bytes:
+    size = printed.size + connection.signature_bytes
+    if size > connection.max_message_bytes:
         cause = (
-            f"The mail is {printed.size / 2**20:,.1f} MB, attachments encoded; "
+            f"The mail is {size / 2**20:,.1f} MB, attachments encoded; "
             f"the connection takes {connection.max_message_bytes / 2**20:,.0f} MB."
         )
         raise MessageError(
@@ -179,13 +201,16 @@ class Preflight:
         roll: Takes every row.
         key: The columns that identify a row; None for the address.
         earlier: Tells what earlier runs made of a key; None when there were none.
+        suppressions: Whom no merge mails; None for nobody.
 
     Attributes:
         findings: What `lint` says of the mails, each with the first row of which it says that.
         total: How many rows the frame has that is being checked.
         problems: How many of the rows so far must not be sent.
         due: How many are to be sent.
-        settled: How many are not due: earlier runs sent them, or left them in doubt.
+        settled: How many are not due: earlier runs sent them or left them in doubt, or they are suppressed.
+        suppressed: How many are not due because all their recipients are on the suppression list.
+        envelope_sender: Gives MAIL FROM for From's address and a Message-ID.
     """
 
     def __init__(
@@ -196,6 +221,7 @@ class Preflight:
         *,
         key: tuple[str, ...] | None = None,
         earlier: Callable[[str], Known | None] | None = None,
+        suppressions: Suppressions | None = None,
         budget: int | None = None,
     ) -> None:
         self.press = press
@@ -207,9 +233,16 @@ class Preflight:
         self.problems = 0
         self.due = 0
         self.settled = 0
+        self.suppressed = 0
+        self.suppressions = suppressions
+        self.envelope_sender = connection.envelope_sender
         self._connection = connection
         self._key = key
         self._earlier = earlier
+        self._sender = ""
+        self._senders: set[str] = set()
+        self._shared: tuple[int, int] | None = None
+        self._sharing = 0
 
     def check(self, frame: Frame, limit: int | None = None, *, each: Watch | None = None) -> None:
         """Check the rows, at most *limit* good ones, and put each into the roll.
@@ -231,6 +264,8 @@ class Preflight:
                     waiting.append(begun)
                     self._finish(waiting, self.press.ahead)
             self._finish(waiting, 0)
+            if self._shared is not None:
+                self._find(shared_link(*self._shared, self._sharing - 1), self._shared[1])
         finally:
             for row in waiting:
                 row.begun.cancel()
@@ -267,11 +302,50 @@ class Preflight:
             )
         known = self._earlier(key) if self._earlier is not None else None
         if known is not None and known.state != State.REFUSED:
-            outcome = decided(known, self._recipients(cells), known.digest)
+            outcome = decided(known, self._meant(known, self._recipients(cells)), known.digest)
             if outcome is not None:
                 self._settle(outcome, position)
                 return None
+        if self.suppressions is not None and not self.suppressions.empty:
+            people = people or self._named(cells)
+            if known is not None or self.suppressions.concerns(people):
+                outcome = self._left_alone(self.suppressions, people, cells, known)
+                if outcome is not None:
+                    self.suppressed += 1
+                    self._settle(outcome.with_(key=key), position)
+                    return None
         return _Waiting(position, key, people, known, self.press.begin(cells))
+
+    def _meant(self, known: Known, recipients: tuple[str, ...]) -> tuple[str, ...]:
+        """Return a row's recipients but for those who were left out before and would be now."""
+        if self.suppressions is None or not self.suppressions.concerns(recipients):
+            return recipients
+        had = {a.casefold() for a in known.outcome.to}
+        return tuple(r for r in recipients if r.casefold() in had or self.suppressions.listed(r) is None)
+
+    def _named(self, cells: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return whom a row's To names; () when that is unclear, which its mail will say better."""
+        try:
+            return self.press.addressees(cells)
+        except MailError:
+            return ()
+
+    def _left_alone(
+        self,
+        suppressions: Suppressions,
+        people: tuple[str, ...],
+        cells: Mapping[str, Any],
+        known: Known | None,
+    ) -> Outcome | None:
+        """Return the Outcome of a row of which nobody may be mailed, before anything is made for it; or None."""
+        had = {a.casefold() for a in known.accepted} if known is not None else set()
+        if not people or not all(a.casefold() in had or suppressions.listed(a) for a in people):
+            return None
+        everybody = self._recipients(cells)
+        left, entries = spared(tuple(a for a in everybody if a.casefold() not in had), suppressions)
+        if left or not entries:
+            return None
+        return all_suppressed(Outcome(state=State.SKIPPED, to=everybody), entries)
 
     def _finished(self, row: _Waiting) -> None:
         """Print a row that was begun, and put it into the roll."""
@@ -279,11 +353,34 @@ class Preflight:
         printed = checked(self.press.finish(begun), self._connection)
         while self.press.findings:
             self.findings.setdefault(self.press.findings.pop(0), position)
-        if known is not None and (outcome := decided(known, printed.recipients, printed.digest)) is not None:
-            self._settle(outcome, position)
-            return
+        if printed.link or printed.sender != self._sender:
+            self._look_at(printed, position)
+        if known is not None:
+            meant = self._meant(known, printed.recipients)
+            if (outcome := decided(known, meant, printed.digest)) is not None:
+                self._settle(outcome, position)
+                return
         shared = self._shared_addresses(people or self.press.addressees(begun.cells), position)
         self._add(position, key, printed, known, shared)
+
+    def _look_at(self, printed: Printed, position: int) -> None:
+        """Look at what each row may have of its own, where `lint` sees the first mails alone."""
+        self._sender = printed.sender
+        domain = printed.sender.rpartition("@")[2]
+        if domain not in self._senders and len(self._senders) < _MOST_SENDERS:
+            self._senders.add(domain)
+            for finding in alignment(domain, self._connection):
+                self._find(finding, position)
+        if not printed.link:
+            return
+        if reveals(printed.link, printed.recipients):
+            self._find(open_link(), position)
+        if (first := self.roll.first(f"link {printed.link}", position)) != position:
+            self._shared = self._shared or (first, position)
+            self._sharing += 1
+
+    def _find(self, finding: Finding, position: int) -> None:
+        self.findings.setdefault(str(finding), position)
 
     def _settle(self, outcome: Outcome, position: int) -> None:
         """Put a row into the roll that is as an earlier run left it."""
@@ -302,13 +399,17 @@ class Preflight:
     ) -> None:
         """Put a row that is due into the roll, and keep its mail where there is room."""
         warnings = (*printed.warnings, *shared) if shared else printed.warnings
+        recipients = printed.recipients
+        if self.suppressions is not None and self.suppressions.concerns(recipients):
+            recipients, left_out = spared(recipients, self.suppressions)
+            warnings = _with_left_out(warnings, left_out)
         same = known is not None and known.digest == printed.digest
         name = known.outcome.message_id if known is not None and same else ""
         if known is not None and (known.accepted or known.state == State.PARTIAL):
             self.partly[position] = known
         record, seq = (known.id, known.seq) if known is not None else (0, 0)
         self.roll.add_due(
-            position, key, printed.digest, planned(printed.recipients, name, warnings), record=record, seq=seq
+            position, key, printed.digest, planned(recipients, name, warnings), record=record, seq=seq
         )
         self.kept.keep(position, printed)
         self.due += 1
@@ -334,6 +435,32 @@ class Preflight:
         return Outcome(state=State.INVALID, row=position, key=key, reason=error.cause, fix=error.fix)
 
 
+def spared(
+    recipients: tuple[str, ...], suppressions: Suppressions
+) -> tuple[tuple[str, ...], list[Suppression]]:
+    """Return those who may be mailed, and the entries that speak against the others; pure, in wire form."""
+    entries = [entry for r in recipients if (entry := suppressions.listed(r)) is not None]
+    if not entries:
+        return recipients, entries
+    return tuple(r for r in recipients if suppressions.listed(r) is None), entries
+
+
+def all_suppressed(outcome: Outcome, entries: Sequence[Suppression]) -> Outcome:
+    """Return the Outcome of a row that is skipped because of these entries."""
+    named = [entry.said for entry in entries[:3]]
+    rest = len(entries) - len(named)
+    reason = "; ".join(dict.fromkeys(named)) + (f"; and {rest} more" if rest > 0 else "")
+    fix = f'unsuppress("{entries[0].address}") lifts that.'
+    return outcome.with_(state=State.SKIPPED, status=0, reason=f"{reason}.", fix=fix)
+
+
+def _with_left_out(warnings: tuple[str, ...], entries: Sequence[Suppression]) -> tuple[str, ...]:
+    """Return a row's warnings with one for each recipient who is left out, each once."""
+    if not entries:
+        return warnings
+    return tuple(dict.fromkeys([*warnings, *(f"left out: {entry.said}" for entry in entries)]))
+
+
 #: Looks at a check while it is going on.
 Watch = Callable[[Preflight], object]
 
@@ -351,6 +478,7 @@ class Feed:
         preflight: What was checked and kept.
         claims: Takes rows before they are given.
         divert: Where every mail goes instead of to its recipients, or "".
+        signer: Signs each mail, on the calling thread; None for no signature.
         report: Takes the Outcome of a row that turns out not to be sent.
     """
 
@@ -361,12 +489,14 @@ class Feed:
         claims: Claims,
         *,
         divert: str = "",
+        signer: Signer | None = None,
         report: Callable[[Outcome], object],
     ) -> None:
         self._frame = frame
         self._check = preflight
         self._claims = claims
         self._divert = divert
+        self._signer = signer
         self._report = report
         self._cells: Iterator[tuple[int, dict[str, Any]]] | None = None
         self._last = -1
@@ -375,6 +505,7 @@ class Feed:
         """Return the next rows, at most *most*, claimed; none when there are no more."""
         rows: list[Planned] = []
         size = 0
+        self._reread()
         now = dt.datetime.now(dt.UTC).astimezone()
         while not rows:
             found = self._check.roll.due(self._last, most)
@@ -397,12 +528,17 @@ class Feed:
         Returns:
             Whether it may be tried; otherwise its Outcome has been reported.
         """
+        self._reread()
+        if row.last is not None and not self._divert and not self._spare(row):
+            said = f"{row.last.reason} It was not tried again: {row.warnings[-1]}".strip()
+            self._report(row.last.with_(reason=said, warnings=row.warnings))
+            return False
         if not row.chunks:
             assert row.position is not None
             printed = self._print(row.position, row.digest, self._frame.row(row.position), row.last)
             if printed is None:
                 return False
-            row.fill(printed)
+            row.fill(printed, signer=self._signer)
         self._claims.arm([row])
         return True
 
@@ -412,26 +548,50 @@ class Feed:
             printed = self._print(due.position, due.digest, self._next_cells(due.position))
         if printed is None:
             return None
+        message_id = due.message_id or new_message_id(printed.sender.rpartition("@")[2])
         row = Planned(
             position=due.position,
             key=due.key,
-            sender=printed.sender,
-            recipients=(self._divert,) if self._divert else printed.recipients,
+            sender=self._check.envelope_sender(printed.sender, message_id),
+            recipients=printed.recipients,
             digest=due.digest,
             smtputf8=printed.smtputf8 or not self._divert.isascii(),
-            message_id=due.message_id or new_message_id(printed.sender.rpartition("@")[2]),
+            message_id=message_id,
             warnings=due.warnings,
             record=due.record,
             seq=due.seq,
         )
-        row.fill(printed, now)
+        row.fill(printed, now, signer=self._signer)
         if (known := self._check.partly.get(due.position)) is not None:
             _continue(row, known)
             if not row.recipients:
                 reason = "Nobody of this row who does not have the mail is known to be somebody else."
                 self._report(row.outcome(State.SKIPPED, reason=reason))
                 return None
+        if not self._spare(row):
+            return None
+        if self._divert:
+            row.recipients = (self._divert,)
         return row
+
+    def _reread(self) -> None:
+        """Read the suppression list where it changed: an address that came meanwhile counts from now on."""
+        if self._check.suppressions is not None:
+            self._check.suppressions.refresh()
+
+    def _spare(self, row: Planned) -> bool:
+        """Leave out whoever is suppressed by now; report the row and return False when nobody is left."""
+        suppressions = self._check.suppressions
+        if suppressions is None or not suppressions.concerns(row.recipients):
+            return True
+        left, entries = spared(row.recipients, suppressions)
+        row.warnings = _with_left_out(row.warnings, entries)
+        if left:
+            row.recipients = left
+        elif row.last is None:
+            self._check.suppressed += 1
+            self._report(all_suppressed(row.outcome(State.SKIPPED), entries))
+        return bool(left)
 
     def _next_cells(self, position: int) -> dict[str, Any]:
         """Return the cells at *position*, which lies behind those that were asked for before."""

@@ -7,10 +7,12 @@ and outcomes, never a text.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sqlite3
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -65,6 +67,8 @@ class Roll:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        # A Report may hold it for as long as a person holds that. Python 3.13 warns of a connection that is left open.
+        weakref.finalize(self, self._db.close).atexit = False
         for pragma in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{_CACHE_KIB}", "temp_store=FILE"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.execute(
@@ -79,6 +83,12 @@ class Roll:
         self._seen: dict[str, int] = {}
         self._inserts: list[tuple[Any, ...]] = []
         self._updates: deque[Columns] = deque()
+
+    def __del__(self) -> None:
+        # SQLite's connection and its cache of statements hold each other: left alone, megabytes of every run would
+        # stay until Python next looks for such cycles, which counts objects and sees only a handful.
+        with contextlib.suppress(AttributeError, sqlite3.Error):
+            self._db.close()
 
     def __repr__(self) -> str:
         return f"<Roll of {len(self.outcomes())} rows>"

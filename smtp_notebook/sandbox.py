@@ -228,6 +228,12 @@ def _anyone(*_: object) -> AuthResult:
     return AuthResult(success=True)
 
 
+async def _any_token(server: SMTP, args: list[str]) -> AuthResult:
+    if len(args) == 1:
+        await server.challenge_auth("")
+    return _anyone()
+
+
 class _Handler:
     """What aiosmtpd calls, with arguments in its order."""
 
@@ -240,6 +246,12 @@ class _Handler:
         session.host_name = hostname
         # aiosmtpd reads pipelined commands well, but does not say so.
         return [*responses[:-1], "250-PIPELINING", *responses[-1:]]
+
+    async def auth_XOAUTH2(self, server: SMTP, args: list[str]) -> AuthResult:  # noqa: N802 - as above
+        return await _any_token(server, args)
+
+    async def auth_OAUTHBEARER(self, server: SMTP, args: list[str]) -> AuthResult:  # noqa: N802 - as above
+        return await _any_token(server, args)
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - as above
         content = envelope.original_content or b""
@@ -280,6 +292,7 @@ def _entry(message: Received, *, opened: bool) -> str:
         ("To", message.header("to")),
         ("Cc", message.header("cc")),
         ("Envelope", ", ".join(message.recipients) if hidden else ""),
+        ("Bounces to", message.sender if message.sender not in message.header("from") else ""),
         ("Attached", ", ".join(f"{n} ({len(c):,} bytes)" for n, _, c, cid in message.files() if not cid)),
     ]
     block = "".join(

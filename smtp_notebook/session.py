@@ -11,13 +11,22 @@ import asyncio
 import base64
 import collections
 import contextlib
+import dataclasses
+import functools
+import ipaddress
 import itertools
+import os
+import re
+import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, quote_plus
 
-from smtp_notebook.outcome import MailError, State
+from smtp_notebook import oauth as oauths
+from smtp_notebook import sasl
+from smtp_notebook.outcome import MailError, SecretError, State
 from smtp_notebook.replies import Reply, ReplyError, ReplyReader, Stage, Verdict, classify, one_line
 
 if TYPE_CHECKING:
@@ -25,12 +34,26 @@ if TYPE_CHECKING:
 
     from smtp_notebook.connection import Connection
 
-__all__ = ["DialError", "Dialler", "Dialogue", "Link", "LostError"]
+__all__ = ["DialError", "Dialler", "Dialogue", "Link", "LostError", "Told"]
 
 _QUIT_SECONDS = 2.0
 _DISCONNECTING = 421
+_SHORTEST = 4
 _MECHANISMS = ("plain", "login", "cram-md5")
-_ANOTHER_MECHANISM = frozenset({504, 534})
+#: The server does not know the mechanism; 534 is also said of a password that will not do, which counts as a try.
+_ANOTHER_MECHANISM = frozenset({504})
+_LOGGED_IN, _CHALLENGE = 235, 334
+#: What aiosmtplib writes before a reason; where is said by us.
+_PREAMBLE = re.compile(r"^(?:Error|Timed out) connecting to \S+ on port None(?:: )?")
+
+#: Is told of each step of a dial when it is done, by name, and of what was found: ``resolve`` (addresses), ``try``
+#: (an address and why it failed, or ""), ``connect`` (None), ``banner`` (text), ``ehlo``, ``tls`` and ``login``
+#: (aiosmtplib's client). Must not raise.
+Told = Callable[[str, Any], None]
+
+
+def _unheard(step: str, found: Any) -> None:
+    """Listen to nothing: who sends wants no story."""
 
 
 class LostError(ConnectionError):
@@ -55,7 +78,8 @@ class Dialogue(asyncio.Protocol):
     connection: what follows could be taken for the answer to something else.
     """
 
-    def __init__(self, inner: Any, transport: Any) -> None:
+    def __init__(self, inner: Any, transport: Any, secrets: Sequence[str] = ()) -> None:
+        self._secrets = secrets
         self._inner = inner
         self._transport = transport
         self._loop = asyncio.get_running_loop()
@@ -82,7 +106,9 @@ class Dialogue(asyncio.Protocol):
         try:
             replies: Sequence[Reply] = self._reader.feed(data)
         except ReplyError as error:
-            replies, garbage = error.before, str(error)
+            replies, garbage = error.before, censored(str(error), self._secrets)
+        if self._secrets:
+            replies = [_censored_reply(reply, self._secrets) for reply in replies]
         expected = replies[: self._unanswered]
         self._inbox.extend(expected)
         self._unanswered -= len(expected)
@@ -260,12 +286,15 @@ class Dialler:
 
     Args:
         connection: The server.
-        password: The secret, when the connection has a user.
+        password: The secret, when the connection has a user and no ``oauth``.
+        told: Is told of each step; a check watches so what a send does.
     """
 
-    def __init__(self, connection: Connection, password: str | None) -> None:
+    def __init__(self, connection: Connection, password: str | None, told: Told = _unheard) -> None:
         self._connection = connection
         self._password = password
+        self._tokens: collections.deque[str] = collections.deque(maxlen=16)
+        self._told = told
 
     async def dial(self) -> Link:
         """Connect, secure and log in.
@@ -279,25 +308,34 @@ class Dialler:
         client: Any = None
         stage = Stage.CONNECT
         try:
+            tls_context = None if at.security == "plain" else at.tls_context()
             client = aiosmtplib.SMTP(
                 hostname=at.host,
-                port=at.port,
+                sock=await self._reached(),
                 timeout=at.timeout,
                 start_tls=False,
                 use_tls=at.security == "tls",
-                tls_context=None if at.security == "plain" else at.tls_context(),
+                tls_context=tls_context,
                 local_hostname=at.local_hostname or "[127.0.0.1]",
             )
-            await client.connect()
+            greeting = await client.connect()
+            if at.security == "tls":
+                self._told("tls", client)
+            self._told("banner", greeting.message)
             name = at.local_hostname or _literal(client)
             await _hello(client, name)
+            self._told("ehlo", client)
             if at.security == "starttls":
                 stage = Stage.TLS
                 await self._secure(client)
+                self._told("tls", client)
+                # What was offered in clear counts no more (RFC 3207, 4.2).
                 await _hello(client, name)
+                self._told("ehlo", client)
             if at.user:
                 stage = Stage.LOGIN
-                await self._login(client)
+                await (self._login(client) if at.oauth is None else self._bear(client))
+                self._told("login", client)
         except asyncio.CancelledError:
             _close(client)
             raise
@@ -307,9 +345,55 @@ class Dialler:
         except (aiosmtplib.SMTPException, OSError, MailError, ValueError) as error:
             _close(client)
             raise DialError(self._failed(stage, error)) from None
-        dialogue = Dialogue(client.protocol, client.transport)
+        dialogue = Dialogue(client.protocol, client.transport, self._forms())
         dialogue.take_over()
         return Link(dialogue, dict(client.esmtp_extensions))
+
+    async def _reached(self) -> socket.socket:
+        """Return a socket that is connected to the first of the server's addresses that answers.
+
+        Looking the name up may take the connection's timeout, connecting too; the addresses share it, so that one
+        that never answers does not keep the next from being tried.
+
+        Raises:
+            DialError: The name has no address, or none of them answers.
+        """
+        at = self._connection
+        try:
+            async with asyncio.timeout(at.timeout):
+                found = await _addresses(at.host, at.port)
+        except TimeoutError:
+            raise DialError(self._unreachable(f"its name was not found within {at.timeout:g} s")) from None
+        except (OSError, UnicodeError) as error:
+            why = f"its name is not known ({getattr(error, 'strerror', None) or error})"
+            raise DialError(self._unreachable(why)) from None
+        self._told("resolve", [address[0] for *_, address in found])
+        why = "it has no address"
+        for family, kind, protocol, _, address in found:
+            try:
+                sock = await _connected(family, kind, protocol, address, at.timeout / len(found))
+            except TimeoutError:
+                why = f"{address[0]} did not answer within {at.timeout / len(found):g} s"
+            except OSError as error:
+                # asyncio's own text repeats the address.
+                said = os.strerror(error.errno) if error.errno else str(error)
+                why = f"{address[0]} cannot be connected to ({said.lower()})"
+            else:
+                self._told("try", (address[0], ""))
+                self._told("connect", None)
+                return sock
+            self._told("try", (address[0], why.removeprefix(f"{address[0]} ")))
+        raise DialError(self._unreachable(why))
+
+    def _unreachable(self, why: str) -> Verdict:
+        where = f"{self._connection.host}:{self._connection.port}"
+        return Verdict(
+            state=State.DEFERRED,
+            status=202,
+            reason=f"The server {where} cannot be reached: {one_line(why)}.",
+            fix="Check the server's name and port, and that this machine may reach it.",
+            retry=True,
+        )
 
     async def _secure(self, client: aiosmtplib.SMTP) -> None:
         if not client.supports_extension("starttls"):
@@ -330,15 +414,10 @@ class Dialler:
         if not offered:
             cause = f"{self._connection.host} offers no login that is known here, but the connection names a user."
             names = ", ".join(client.server_auth_methods) or "none"
-            verdict = Verdict(
-                state=State.REFUSED,
-                status=401,
-                reason=cause,
-                fix=f"It offers: {names}. Leave the user out for a server without login.",
-                stops_run=True,
-                stage=Stage.LOGIN,
-            )
-            raise DialError(verdict)
+            fix = f"It offers: {names}. Leave the user out for a server without login."
+            if sasl.chosen(client.server_auth_methods):
+                fix = f"It offers: {names}. Sign in with oauth= instead of a password."
+            raise DialError(_no_login(cause, fix))
         methods = {"plain": client.auth_plain, "login": client.auth_login, "cram-md5": client.auth_crammd5}
         for position, name in enumerate(offered):
             try:
@@ -350,13 +429,77 @@ class Dialler:
                 raise
             return
 
+    async def _bear(self, client: aiosmtplib.SMTP) -> None:
+        """Log in once, with a token that holds for some minutes more."""
+        at = self._connection
+        mechanism = sasl.chosen(client.server_auth_methods)
+        if not mechanism:
+            names = ", ".join(client.server_auth_methods) or "none"
+            cause = (
+                f"{at.host} offers no login by token (XOAUTH2 or OAUTHBEARER), but the connection has oauth=."
+            )
+            raise DialError(
+                _no_login(cause, f"It offers: {names}. Leave oauth= out to log in with a password.")
+            )
+        # It may be renewed, and that takes a server elsewhere and its time.
+        token = await asyncio.to_thread(self._new_token)
+        self._tokens.append(token)
+        said = sasl.response(mechanism, at.user, token, at.host, at.port)
+        answer = await client.execute_command(b"AUTH", mechanism.upper().encode(), said)
+        objection = ""
+        if answer.code == _CHALLENGE:
+            objection = sasl.objection(answer.message)
+            answer = await client.execute_command(sasl.GIVE_UP[mechanism])
+        if answer.code != _LOGGED_IN:
+            raise DialError(
+                self._token_refused(Reply(answer.code, self._censored(answer.message)), objection, token)
+            )
+
+    def _new_token(self) -> str:
+        from smtp_notebook.grants import OfflineError
+
+        oauth = self._connection.oauth
+        assert oauth is not None
+        try:
+            return oauths.bearer(oauth, self._connection.user).token()
+        except SecretError as error:
+            raise DialError(_no_login(error.cause, error.fix)) from None
+        except OfflineError as error:
+            verdict = Verdict(
+                state=State.DEFERRED,
+                status=202,
+                reason=f"No new token for {self._connection.user}: {one_line(str(error))}.",
+                fix="Nothing was sent; it is tried again, or with the next run.",
+                retry=True,
+                stage=Stage.LOGIN,
+            )
+            raise DialError(verdict) from None
+
+    def _token_refused(self, reply: Reply, objection: str, token: str) -> Verdict:
+        """Return what it means that a token is not taken, and have the next one asked for anew."""
+        at = self._connection
+        verdict = classify(Stage.LOGIN, reply, at.provider)
+        if verdict.state is not State.REFUSED:
+            return verdict
+        assert at.oauth is not None
+        oauths.bearer(at.oauth, at.user).spoil(token)
+        told = f" (of the token it says: {self._censored(objection)})" if objection else ""
+        fix = (
+            f"The token has to be for {at.user} and for SMTP: run connect(…) again and sign in as that user; an "
+            "administrator may have to allow SMTP for the mailbox."
+        )
+        specific = verdict.enhanced in {"5.7.139", "5.7.30"} and verdict.fix
+        return dataclasses.replace(verdict, reason=verdict.reason + told, fix=specific or fix)
+
     def _failed(self, stage: Stage, error: BaseException) -> Verdict:
         """Return what a failed connection means."""
         import aiosmtplib
 
         tls = _tls_error(error)
-        if tls is not None or (
-            stage is Stage.TLS and not isinstance(error, aiosmtplib.SMTPResponseException)
+        if (
+            tls is not None
+            or (stage is Stage.TLS and not isinstance(error, aiosmtplib.SMTPResponseException))
+            or (self._connection.security == "tls" and _in_handshake(error))
         ):
             return self._tls_failed(tls or error)
         if isinstance(error, MailError):
@@ -369,45 +512,102 @@ class Dialler:
                 stage=stage,
             )
         if isinstance(error, aiosmtplib.SMTPResponseException) and error.code > 0:
-            return classify(stage, Reply(error.code, self._censored(error.message)))
-        text = one_line(self._censored(str(getattr(error, "message", "") or error)))
-        where = f"{self._connection.host}:{self._connection.port}"
-        return Verdict(
-            state=State.DEFERRED,
-            status=202,
-            reason=f"The server {where} cannot be reached: {text}.",
-            fix="Check the server's name and port, and that this machine may reach it.",
-            retry=True,
-            stage=stage,
-        )
+            return classify(
+                stage, Reply(error.code, self._censored(error.message)), self._connection.provider
+            )
+        text = _PREAMBLE.sub("", self._censored(str(getattr(error, "message", "") or error)))
+        return dataclasses.replace(self._unreachable(text), stage=stage)
 
     def _tls_failed(self, error: BaseException) -> Verdict:
         host = self._connection.host
         if isinstance(error, ssl.SSLCertVerificationError):
-            why = one_line(error.verify_message or str(error))
-            cause = f"The certificate of {host} is not valid: {why}. Nothing was sent."
-            return _tls_verdict(
-                cause,
-                "If it is your own authority's, name its file: ca_file='ca.pem'. Check the host name in the URL.",
-            )
-        cause = f"No secure connection to {host}: {one_line(str(error)) or type(error).__name__}. Nothing was sent."
-        return _tls_verdict(cause, "Check port and scheme: smtp:// is STARTTLS (587), smtps:// is TLS (465).")
+            why = one_line(error.verify_message or str(error)).rstrip(".")
+            plain, fix = _CERTIFICATE.get(error.verify_code, ("", _CERTIFICATE_FIX))
+            said = f"{plain} ({why})" if plain else why
+            return _tls_verdict(f"The certificate of {host} is not valid: {said}. Nothing was sent.", fix)
+        why = one_line(_PREAMBLE.sub("", str(error))) or "it closed in the handshake"
+        if isinstance(error, TimeoutError) or isinstance(
+            error.__cause__, TimeoutError | ConnectionAbortedError
+        ):
+            # asyncio ends a handshake that takes too long with ConnectionAbortedError.
+            why = f"the handshake did not end within {self._connection.timeout:g} s"
+        return _tls_verdict(
+            f"No secure connection to {host}: {why.rstrip('.')}. Nothing was sent.",
+            "Check port and scheme: smtp:// is STARTTLS (587), smtps:// is TLS (465). TLS has to be 1.2 or newer.",
+        )
+
+    def censored(self, text: str) -> str:
+        """Return what the server said without the secret, should it echo what it was told."""
+        return self._censored(text)
 
     def _censored(self, text: str) -> str:
         """Return a server's text without the secret, should it echo what it was told."""
-        if not self._password:
-            return text
-        user, password = self._connection.user, self._password
-        forms = [
-            password,
-            *(base64.b64encode(p.encode()).decode() for p in (password, f"\0{user}\0{password}")),
-        ]
-        for form in forms:
-            text = text.replace(form, "•••")
-        return text
+        return censored(text, self._forms())
+
+    def _forms(self) -> tuple[str, ...]:
+        """Return the secret in every form in which a server may have heard it, or could write it."""
+        at = self._connection
+        # Connections are made at once, each with its token.
+        said = [f for t in dict.fromkeys(self._tokens) for f in sasl.forms(at.user, t, at.host, at.port)]
+        return (*said, *(forms_of(at.user, self._password) if self._password else ()))
 
 
 # ---------------------------------------------------------------------------------------- pure pieces
+
+
+def _no_login(cause: str, fix: str) -> Verdict:
+    return Verdict(state=State.REFUSED, status=401, reason=cause, fix=fix, stops_run=True, stage=Stage.LOGIN)
+
+
+_CERTIFICATE_FIX = (
+    "If it is your own authority's, name its file: ca_file='ca.pem'. Check the host name in the URL."
+)
+_OTHER_NAME = (
+    "it is for another name",
+    "Write the name that the certificate is for into the URL; a ca_file= does not help. Else it is another server.",
+)
+_UNKNOWN_AUTHORITY = (
+    "nobody that this machine trusts vouches for it",
+    "If it is your own authority's, name its file: ca_file='ca.pem'. If not, do not send: it may be another server.",
+)
+#: In plain words what OpenSSL's numbers say, and what to do:
+#: https://docs.openssl.org/3.0/man3/X509_STORE_CTX_get_error/#error-codes.
+_CERTIFICATE: Mapping[int, tuple[str, str]] = {
+    9: ("its time has not begun", "Check this machine's clock. If it is right, only the server's owner can help."),
+    10: ("it has expired", "Tell whoever runs the server. Check this machine's clock, too: it may be wrong."),
+    18: _UNKNOWN_AUTHORITY,
+    19: _UNKNOWN_AUTHORITY,
+    20: _UNKNOWN_AUTHORITY,
+    21: _UNKNOWN_AUTHORITY,
+    62: _OTHER_NAME,
+    64: _OTHER_NAME,
+}  # fmt: skip
+
+
+@functools.lru_cache(maxsize=16)
+def forms_of(user: str, password: str) -> tuple[str, ...]:
+    """Return what a text must not hold: the password, percent-encoded, in base64, and as AUTH PLAIN says it."""
+    coded = {base64.b64encode(text.encode("utf-8", "surrogatepass")).decode().rstrip("=")
+             for text in (password, f"\0{user}\0{password}", f"{user}\0{user}\0{password}")}  # fmt: skip
+    plain = {password, quote_plus(password, errors="replace")}
+    plain |= {quote(password, safe=safe, errors="replace") for safe in ("", "/")}
+    # The longest first: what is left of one must not hide another.
+    return tuple(sorted(coded | plain, key=len, reverse=True))
+
+
+def censored(text: str, forms: Sequence[str]) -> str:
+    """Return a text without any of the *forms*; one of less than four characters stands in ordinary words."""
+    for form in forms:
+        if len(form) >= _SHORTEST and form in text:
+            text = text.replace(form, "•••")
+    return text
+
+
+def _censored_reply(reply: Reply, forms: Sequence[str]) -> Reply:
+    # The code in front decides, whatever the password is.
+    head = len(reply.enhanced)
+    text = reply.text[:head] + censored(reply.text[head:], forms)
+    return reply if text == reply.text else Reply(reply.code, text)
 
 
 def _tls_verdict(cause: str, fix: str) -> Verdict:
@@ -417,10 +617,52 @@ def _tls_verdict(cause: str, fix: str) -> Verdict:
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
     """Return the TLS failure behind an error, if there is one."""
     while error is not None:
-        if isinstance(error, ssl.SSLError):
+        # These two say that OpenSSL waits for octets, and are what asyncio was busy with when they never came.
+        if isinstance(error, ssl.SSLError) and not isinstance(
+            error, ssl.SSLWantReadError | ssl.SSLWantWriteError
+        ):
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+async def _addresses(host: str, port: int) -> list[Any]:
+    """Return what ``getaddrinfo`` says of a host; an address is looked up nowhere, and needs no thread."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+
+
+async def _connected(family: int, kind: int, protocol: int, address: Any, seconds: float) -> socket.socket:
+    """Return a socket that is connected to *address*.
+
+    Raises:
+        TimeoutError: Nobody answered within so many seconds.
+        OSError: It cannot be.
+    """
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)  # noqa: FBT003 - the standard library's
+        async with asyncio.timeout(seconds):
+            await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _in_handshake(error: BaseException) -> bool:
+    """Tell whether a TCP connection stood and TLS from the first octet did not, nor any word of SMTP yet."""
+    import aiosmtplib
+
+    cause = error.__cause__
+    return (
+        isinstance(error, aiosmtplib.SMTPConnectError)
+        and isinstance(cause, OSError)
+        and not isinstance(cause, aiosmtplib.SMTPException)
+    )
 
 
 def _literal(client: aiosmtplib.SMTP) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from smtp_notebook import advice
 from smtp_notebook.outcome import State
 from smtp_notebook.pool import Manner, Order, Pool, order, shrunk
 from smtp_notebook.replies import HaltedError, Reply, Stage, Verdict, classify, too_many
@@ -32,6 +33,8 @@ _RESET_SECONDS = 5.0
 _CLOSE_SECONDS = 2.0
 _GO_AHEAD = 3
 _START = 354
+#: RFC 1870, 4: SIZE has at most so many.
+_SIZE_DIGITS = 20
 _DISCONNECTING = 421
 #: A text longer than this waits until the server took it before its dot leaves.
 _HIGH_WATER = 48 * 1024
@@ -293,6 +296,7 @@ class Lane:
     def __init__(self, transport: SmtpTransport) -> None:
         self._transport = transport
         self._at = transport.connection
+        self._provider = self._at.provider
         self._pending: _Pending | None = None
         self._link: Link | None = None
         self._dotted = False
@@ -437,7 +441,7 @@ class Lane:
     def _unfit(self, link: Link, mail: Mail) -> Verdict | None:
         """Return why this server cannot take the mail at all, known from what it offers; or None."""
         limit = link.extensions.get("size", "").strip()
-        if limit.isdigit() and 0 < int(limit) < mail.size:
+        if limit.isdecimal() and len(limit) <= _SIZE_DIGITS and 0 < int(limit) < mail.size:
             cause = f"The mail has {mail.size:,} octets; the server takes {int(limit):,}."
             return _unfit(cause, "Make it smaller: send a link instead of the attachment.")
         if mail.smtputf8 and "smtputf8" not in link.extensions:
@@ -575,7 +579,7 @@ class Lane:
     # ------------------------------------------------------------------------------------- verdicts
 
     def _judged(self, link: Link, stage: Stage, reply: Reply) -> Verdict:
-        verdict = classify(stage, reply)
+        verdict = classify(stage, reply, self._provider)
         if stage is Stage.DOT and reply.good:
             return verdict
         if (
@@ -688,12 +692,18 @@ def _fits(replies: Sequence[Reply] | None) -> bool:
 def _worst(answers: list[tuple[str, Reply]]) -> Reply:
     """Return the answer that decides when nobody was accepted: a temporary one, for it may yet change."""
     replies = [reply for _, reply in answers]
-    return next((r for r in replies if r.digit == 4), replies[0])  # noqa: PLR2004 - temporary
+    spent = (r for r in replies if advice.spent(r.code, r.text))  # ends the run, and no row
+    return next(spent, None) or next((r for r in replies if r.digit == 4), replies[0])  # noqa: PLR2004 - temporary
 
 
 def _with_refused(verdict: Verdict, answers: list[tuple[str, Reply]]) -> Verdict:
     """Return the verdict of a mail that some recipients may have been refused, and say so."""
-    refused = tuple((r, reply.line) for r, reply in answers if not reply.good)
+    # The account's limit is no answer to a person: it is tried again.
+    refused = tuple(
+        (r, f"451 {reply.line}" if advice.spent(reply.code, reply.text) else reply.line)
+        for r, reply in answers
+        if not reply.good
+    )
     if not refused:
         return verdict
     if verdict.state is State.DEFERRED:

@@ -6,6 +6,7 @@ A form holds no rule. What blocks runs elsewhere: a click returns at once, and n
 from __future__ import annotations
 
 import contextlib
+import functools
 import html
 import threading
 import time
@@ -16,8 +17,9 @@ import ipywidgets as w
 
 from smtp_notebook import api
 from smtp_notebook import connection as connections
+from smtp_notebook.cells import connecting
 from smtp_notebook.connection import Connection
-from smtp_notebook.outcome import MailError
+from smtp_notebook.outcome import MailError, SecretError
 from smtp_notebook.parts import Ask, Part, Secret, Status
 from smtp_notebook.sandbox import default_sandbox
 
@@ -85,11 +87,19 @@ class Form(w.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         if connection.knows_secret():
             then(connection)
             return
+        if connection.oauth is not None:
+            # A sign-in waits for a person at another page, and a click must not wait.
+            raise SecretError(
+                f"Nobody is signed in as {connection.user} at {connection.host}; nothing was sent.",
+                f"Run this in a cell, sign in, and send again: {connecting(connection)}",
+            )
 
         def typed(password: str) -> None:
-            then(connection.with_(password=lambda: password))
+            known = connection.with_(password=functools.partial(str, password))
+            del password  # a traceback may show the variables of its frames
+            then(known)
 
-        self.secret.ask(f"Password of {connection.user} at {connection.host}", typed)
+        self.secret.ask(connection.asks_for, typed)
 
 
 def _inside(widget: Any) -> Iterable[Any]:

@@ -83,8 +83,8 @@ def cell_text(value: Any) -> str | None:
 
 def check_text(progress: Progress, report: Report) -> str:
     """Return in one sentence what a check found."""
-    had = report.counts.get(State.SKIPPED, 0)
-    if had:
+    had = report.counts.get(State.SKIPPED, 0) - report.suppressed
+    if had > 0:
         left = "nothing is left" if not progress.due else f"{progress.due:,} {_are(progress.due)} left"
         return f"{rows(had)} had it already; {left}."
     if not progress.total:
@@ -99,14 +99,17 @@ def _are(count: int) -> str:
 def pills(progress: Progress, report: Report) -> str:
     """Return the counts of a check as badges."""
     counts = report.counts
+    if report.suppressed:
+        counts[State.SKIPPED] -= report.suppressed
     beyond = counts.get(State.PLANNED, 0) - progress.due
     said = [_html.badge("planned", f"{progress.due:,} to send")]
     said += [_html.badge("planned", f"{beyond:,} beyond the limit")] if beyond > 0 else []
     said += [
         _html.badge(state, f"{count:,} {_WORDS.get(state, str(state).replace('_', ' '))}")
         for state, count in counts.items()
-        if state is not State.PLANNED
+        if state is not State.PLANNED and count
     ]
+    said += [_html.badge("skipped", f"{report.suppressed:,} suppressed")] if report.suppressed else []
     return _html.card("".join(said))
 
 
@@ -146,8 +149,10 @@ def sending_facts(
 ) -> list[tuple[str, str]]:
     """Return what a person has to know before a merge is sent: which rows, as whom, by which server, how fast."""
     counts = progress.report.counts if progress.report is not None else {}
+    suppressed = progress.report.suppressed if progress.report is not None else 0
     left = [
-        (counts.get(State.SKIPPED, 0), "had it already"),
+        (counts.get(State.SKIPPED, 0) - suppressed, "had it already"),
+        (suppressed, "suppressed"),
         (progress.problems, "with a problem, left out"),
         (counts.get(State.IN_DOUBT, 0), "in doubt, not sent again"),
         (counts.get(State.PLANNED, 0) - progress.due, "beyond the limit"),

@@ -21,6 +21,10 @@ os.environ.clear()
 os.environ.update(_VARIABLES)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--tables", action="store_true", help="write the tables of docs/ that tests make")
+
+
 @pytest.fixture(autouse=True)
 def _fresh_state(monkeypatch, tmp_path):
     """Take away what a test named, give it a journal of its own, and let no retry wait."""
@@ -31,6 +35,7 @@ def _fresh_state(monkeypatch, tmp_path):
 
     monkeypatch.setattr(merge, "PAUSE", at_once)
     monkeypatch.setenv("SMTP_NOTEBOOK_JOURNAL", str(tmp_path / "state" / "journal.sqlite3"))
+    monkeypatch.setenv("SMTP_NOTEBOOK_SUPPRESSIONS", str(tmp_path / "state" / "suppressions.sqlite3"))
     yield
     connection.set_current(None)
     assert api is not None
@@ -51,6 +56,19 @@ def sandbox():
 
     with Sandbox() as box:
         yield box
+
+
+@pytest.fixture
+def drawer():
+    """A keyring that keeps what it gets in memory."""
+    import keyring
+    from drawer import Drawer
+
+    before = keyring.get_keyring()
+    found = Drawer()
+    keyring.set_keyring(found)
+    yield found
+    keyring.set_keyring(before)
 
 
 def missing(what):

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import inspect
+import json
 import re
 import socket
 import ssl
@@ -87,6 +88,7 @@ class Log:
     reads: list[tuple[int, bytes]] = field(default_factory=list)
     connections: int = 0
     logins: int = 0
+    tokens: list[str] = field(default_factory=list)
     grouped: int = 0
     ahead: int = 0
     turned_away: int = 0
@@ -130,27 +132,30 @@ class Server:
         starttls: TLS on request.
         login: The right user and password.
         mechanisms: What AUTH offers.
+        tokens: Tells whether a user's token is right; with it XOAUTH2 and OAUTHBEARER are understood.
         careless: Whether RCPT and DATA are taken where none belongs.
         most_connections: How many may be open at once; one more hears 421 instead of a banner.
         most_mails: How many mails a connection carries, and what the next MAIL hears.
         most_recipients: How many recipients a transaction has, and what the next RCPT hears.
         window: The size of the socket's receive buffer, in octets, and of the reader's.
         pace: Seconds between the octets of a reply that is said SLOWLY.
+        patient: Whether it says nothing before it has heard something, as where TLS comes first.
     """
 
     def __init__(self, script=None, *, offers=("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 1000000", "ENHANCEDSTATUSCODES"),
-                 tls=None, starttls=None, login=None, mechanisms="PLAIN LOGIN", careless=False,
-                 most_connections=0, most_mails=(), most_recipients=(), window=0, pace=0.0):  # fmt: skip
+                 tls=None, starttls=None, login=None, mechanisms="PLAIN LOGIN", tokens=None, careless=False,
+                 most_connections=0, most_mails=(), most_recipients=(), window=0, pace=0.0, patient=False):  # fmt: skip
         self.script = dict(script or {})
         self.offers = list(offers)
         self.tls, self.starttls, self.login, self.mechanisms = tls, starttls, login, mechanisms
+        self.tokens = tokens
         self.careless = careless
         self.most_connections, self.most_mails, self.most_recipients = (
             most_connections,
             most_mails,
             most_recipients,
         )
-        self.window, self.pace = window, pace
+        self.window, self.pace, self.patient = window, pace, patient
         self.log = Log()
         self._times = Counter()
         self._writers = set()
@@ -280,6 +285,8 @@ class Server:
         def first():
             return met(at.envelope.recipients[0] if at.envelope and at.envelope.recipients else "")
 
+        if self.patient:
+            await reader.read(1)
         await self._answer(writer, "banner", "220 scripted ESMTP", met())
         while line := await reader.readline():
             if not at.secure:
@@ -384,7 +391,7 @@ class Server:
         offers = list(self.offers)
         if self.starttls is not None and not secure:
             offers.append("STARTTLS")
-        if self.login is not None:
+        if self.login is not None or self.tokens is not None:
             offers.append(f"AUTH {self.mechanisms}")
         lines = ["scripted", *offers]
         return "".join(f"250{'-' if i < len(lines) - 1 else ' '}{o}\r\n" for i, o in enumerate(lines))
@@ -392,6 +399,9 @@ class Server:
     async def _auth(self, reader, writer, argument):
         self.log.logins += 1
         mechanism, _, initial = argument.partition(" ")
+        if mechanism in {"XOAUTH2", "OAUTHBEARER"}:
+            await self._bearer(reader, writer, mechanism, base64.b64decode(initial).decode())
+            return
         if mechanism == "LOGIN":
             given = []
             for prompt in ("VXNlcm5hbWU6", "UGFzc3dvcmQ6"):
@@ -405,6 +415,26 @@ class Server:
             right = tuple(base64.b64decode(initial).decode().split("\0")[1:]) == self.login
         usual = "235 2.7.0 welcome" if right else "535 5.7.8 wrong user or password"
         await self._answer(writer, "auth", usual, mechanism)
+
+    async def _bearer(self, reader, writer, mechanism, said):
+        """Take a token, or explain in a challenge why not, and refuse when that was answered (RFC 7628, 3.2.2)."""
+        if mechanism == "XOAUTH2":
+            found = re.fullmatch(r"user=([^\x01]*)\x01auth=Bearer ([^\x01]+)\x01\x01", said)
+            why, answer = {"status": "400", "schemes": "Bearer", "scope": "https://mail.example.com/"}, ""
+        else:
+            found = re.fullmatch(
+                r"n,a=([^\x01,]*),\x01host=[^\x01]+\x01port=\d+\x01auth=Bearer ([^\x01]+)\x01\x01", said
+            )
+            why, answer = {"status": "invalid_token", "scope": "https://mail.example.com/"}, "AQ=="
+        self.log.tokens.append(found[2] if found else said)
+        if found and self.tokens(found[1].replace("=2C", ",").replace("=3D", "="), found[2]):
+            await self._answer(writer, "auth", "235 2.7.0 welcome", mechanism)
+            return
+        writer.write(f"334 {base64.b64encode(json.dumps(why).encode()).decode()}\r\n".encode())
+        given = (await reader.readline()).decode().rstrip("\r\n")
+        self.log.commands.append(given)
+        right = "535 5.7.8 the token is not accepted"
+        await self._answer(writer, "auth", right if given == answer else "501 5.5.2 what?", mechanism)
 
 
 class _Ended(Exception):
@@ -432,8 +462,11 @@ class Gate:
         self._open.set()
 
 
-def server_context(authority, *names):
-    """Return a server's TLS settings with a certificate for *names* of a throw-away authority."""
+def server_context(authority, *names, **more):
+    """Return a server's TLS settings with a certificate for *names* of a throw-away authority.
+
+    *more* is what `trustme.CA.issue_cert` takes, such as ``not_after``.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*names).configure_cert(context)
+    authority.issue_cert(*names, **more).configure_cert(context)
     return context

@@ -52,8 +52,10 @@ def test_nothing_beyond_this_machine_is_reached_and_what_is_asked_for_is_known(f
     with frontend.notebook(PICTURE) as page:
         page.wait_for_function("() => document.querySelector('img[alt=elsewhere]')?.complete")
         assert page.evaluate("() => document.querySelector('img[alt=elsewhere]').naturalWidth") == 0
-        assert frontend.strange == ["https://example.com/asked.png"]
-        assert len(frontend.asked) == 1 + 3 * (frontend.name == "voila")
+        assert set(frontend.strange) == {
+            "https://example.com/asked.png"
+        }  # JupyterLab may show an output twice
+        assert len(set(frontend.asked)) == 1 + 3 * (frontend.name == "voila")
 
 
 def test_a_kernel_ends_with_its_page_however_that_ends(frontend, jupyter):

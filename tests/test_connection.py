@@ -9,42 +9,12 @@ import logging
 import pickle
 import traceback
 
-import keyring
 import pytest
-from keyring.backend import KeyringBackend
 
 from smtp_notebook import Connection, OptionError, SecretError, SettingsError, connect
 from smtp_notebook.connection import RESERVED, current, forget, from_environment, saved, saved_names
 
 PASSWORD = "correct-horse-battery"
-
-
-class Drawer(KeyringBackend):
-    """A keyring that keeps what it gets in memory."""
-
-    priority = 1
-
-    def __init__(self):
-        super().__init__()
-        self.kept = {}
-
-    def get_password(self, service, username):
-        return self.kept.get((service, username))
-
-    def set_password(self, service, username, password):
-        self.kept[service, username] = password
-
-    def delete_password(self, service, username):
-        del self.kept[service, username]
-
-
-@pytest.fixture
-def drawer():
-    before = keyring.get_keyring()
-    found = Drawer()
-    keyring.set_keyring(found)
-    yield found
-    keyring.set_keyring(before)
 
 
 @pytest.fixture(autouse=True)
@@ -128,6 +98,7 @@ def test_an_unknown_setting_names_the_nearest():
     "make",
     [
         lambda: connect(f"smtp://ann:{PASSWORD}@mail.example.com"),
+        lambda: connect(f"ann:{PASSWORD}@mail.example.com"),
         lambda: connect("smtp://ann@mail.example.com", password=PASSWORD),
         lambda: Connection.from_url("smtp://ann@mail.example.com").with_(password=PASSWORD),
     ],
@@ -287,3 +258,22 @@ def test_only_this_machine_is_loopback(host, local):
 def test_a_missing_ca_file_is_named():
     with pytest.raises(SettingsError, match=r"nowhere\.pem"):
         Connection.from_url("smtp://mail.example.com", ca_file="nowhere.pem").tls_context()
+
+
+def test_what_stands_behind_the_host_is_not_repeated():
+    with pytest.raises(SettingsError) as caught:
+        Connection.from_url("smtp://ann:secret%40mail.example.com")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_name_that_ehlo_cannot_say_is_refused():
+    with pytest.raises(SettingsError, match="EHLO"):
+        Connection(host="mail.example.com", port=587, local_hostname="büro host")
+
+
+def test_a_saved_connection_that_is_broken_can_be_forgotten(tmp_path, monkeypatch):
+    monkeypatch.setenv("SMTP_NOTEBOOK_CONFIG", str(tmp_path))
+    (tmp_path / "connections.json").write_text('{"broken": {"host": 5}, "nonsense": 7}')
+    forget("broken")
+    forget("nonsense")
+    assert saved_names() == []

@@ -10,16 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_notebook import Attachment, Message, support
+from smtp_notebook import Attachment, Connection, Dkim, Message, support
 from smtp_notebook.letters import LETTER
 from smtp_notebook.lint import Finding, lint
 from smtp_notebook.markup import Kind, attributes, declarations, statements, tokens
 from smtp_notebook.render import render
 
 
-def found(html="<p>Hello</p>", *, login="", **fields):
+def server(host="mail.example.com", **settings):
+    return Connection(host=host, port=587, **settings)
+
+
+def found(html="<p>Hello</p>", *, login="", via=None, **fields):
     given = {"to": "ann@example.com", "from_": "me@example.com", "subject": "Hello", "text": "Hello"}
-    return lint(Message(**(given | {"html": html} | fields)), login=login)
+    return lint(Message(**(given | {"html": html} | fields)), login=login, via=via)
 
 
 def codes(*args, **kwargs):
@@ -56,6 +60,13 @@ ROWS = "<tr><td>A word</td><td>and another</td></tr>\n"
 IMAGE = '<p>Hello <img src="{}" alt="A chart"></p>'
 LINK = '<p>Hello <a href="{}">there</a></p>'
 
+BULK = {
+    "unsubscribe": "https://example.com/u",
+    "postal_address": "1 High Street",
+    "text": "1 High Street, https://example.com/u",
+    "html": '<p>1 High Street, <a href="https://example.com/u">off</a>',
+}
+
 #: Why, code, the mail that has it, the nearest mail that has it not.
 CASES = [
     ("no subject", "subject-missing", {"subject": ""}, {"subject": "x"}),
@@ -69,6 +80,30 @@ CASES = [
         {"login": "me@exämple.org"},
         {"login": "me@xn--exmple-cua.test", "from_": "me@exämple.test"},
     ),
+    (
+        "a provider's mailbox",
+        "from-provider",
+        {"from_": "nobody!@gmail.com", "via": server()},
+        {"from_": "nobody!@gmail.com", "via": server("smtp.gmail.com")},
+    ),
+    (
+        "another's signature",
+        "dkim-domain",
+        {"via": server(dkim=Dkim(domain="example.org", selector="s", key_file="k"))},
+        {"via": server(dkim=Dkim(domain="example.com", selector="s", key_file="k"))},
+    ),
+    ("an answer to nothing", "subject-reply", {"subject": "Re: x"}, {"subject": "Result: x"}),
+    (
+        "the recipient's name",
+        "sender-name",
+        {"from_": "Ann <me@example.com>", "to": "Ann <ann@example.com>"},
+        {"from_": "Bo <me@example.com>", "to": "Ann <ann@example.com>"},
+    ),
+    ("no one click", "bulk-one-click", BULK | {"unsubscribe": "mailto:u@example.com"}, BULK),
+    ("who it is", "bulk-link-open", BULK | {"unsubscribe": "https://example.com/ann@example.com"}, BULK),
+    ("no link", "bulk-link", BULK | {"text": "Hello, 1 High Street"}, BULK),
+    ("no postal address", "bulk-postal", BULK | {"postal_address": ""}, BULK),
+    ("a hidden one", "bulk-postal", BULK | {"text": "https://example.com/u"}, BULK),
     ("braces in the subject", "template-left", {"subject": "Hi {{ Name }}"}, {"subject": "Hi {Name}"}),
     ("braces in the text", "template-left", {"text": "Hi {% if x %}"}, {"text": "Hi {x} 100 %}"}),
     ("braces in the HTML", "template-left", {"html": "<p>{{ Name"}, {"html": "<style>a{b:c}</style><p>x"}),

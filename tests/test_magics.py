@@ -40,6 +40,19 @@ def test_the_cell_is_the_mail_and_the_variables_fill_it(shell, sandbox):
     assert outcome.state is State.SENT
 
 
+def test_what_a_newsletter_needs_has_its_options(shell, sandbox):
+    connect(sandbox)
+    run(
+        shell,
+        '%%send_email --to ann@example.com --unsubscribe "https://example.com/u" --unsubscribe mailto:u@example.com '
+        '--bulk yes --list-id "News <news.example.com>" --feedback-id c:u:news:sender --postal-address "1 High Street"\nhi',
+    )
+    mail = sandbox.messages[0].email
+    assert mail["List-Unsubscribe"] == "<https://example.com/u>, <mailto:u@example.com>"
+    assert (mail["List-Id"], mail["Feedback-ID"]) == ("News <news.example.com>", "c:u:news:sender")
+    assert "1 High Street" in mail.get_body(("plain",)).get_content()
+
+
 def test_no_value_becomes_an_option(shell, sandbox):
     connect(sandbox)
     run(shell, "x = 'a\" --bcc evil@example.net'")

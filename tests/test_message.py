@@ -168,6 +168,10 @@ def test_each_refusal_names_the_field_and_the_next_step(fields, error, names, tm
         "subject",
         "read_receipt",
         "unsubscribe",
+        "list_id",
+        "feedback_id",
+        "postal_address",
+        "bulk",
         "attach",
         "inline",
         "importance",
@@ -190,8 +194,9 @@ def test_a_subject_that_hides_a_header_in_an_encoded_word_stays_text():
 
 def test_nothing_is_as_good_as_left_out():
     message = Message(
-        to=None, cc="", bcc=[], subject=None, attach=None, inline=None, headers=None, unsubscribe=None
-    )
+        to=None, cc="", bcc=[], subject=None, attach=None, inline=None, headers=None, unsubscribe=None,
+        list_id=None, feedback_id=None, postal_address=None, bulk=None,
+    )  # fmt: skip
     assert (message.recipients, message.subject, message.attach, message.headers) == ((), "", (), ())
 
 

@@ -625,6 +625,11 @@ def test_the_gate_refuses_bytes_that_read_differently():
             check_gate(content.replace(old, new, 1), draft)
 
 
+def test_an_address_that_a_parser_fails_on_is_an_error_of_a_person():
+    with pytest.raises(MessageError, match="cannot be read back"):
+        message(to="=?utf-8?q?=2C?=ann@example.com").as_bytes()
+
+
 def test_the_gate_looks_at_every_part():
     image, file = Attachment(PNG, "l.png", content_id="l"), Attachment(b"abc", "ä.bin")
     mail = message(format="html", body='<img src="cid:l">', inline=[image], attach=[file]).stamped()

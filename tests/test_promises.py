@@ -938,6 +938,17 @@ def test_a_frame_of_a_report_reads_its_table_once(monkeypatch):
     assert len(reads) <= 2 * once + 1
 
 
+def test_the_table_of_a_run_goes_with_the_last_report_that_reads_it():
+    roll = Roll()
+    roll.add(Outcome(state=State.SENT, key="a", row=0))
+    database, report = roll._db, Report(roll.outcomes())
+    del roll
+    assert len(report) == 1
+    del report
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        database.execute("SELECT 1")
+
+
 def test_a_closed_journal_is_called_closed_and_not_damaged(journal):
     with Server() as server, contextlib.closing(Journal(journal)) as mine:
         merge(server, ANN, mine)

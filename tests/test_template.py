@@ -540,3 +540,17 @@ def test_another_source_keeps_folder_name_format_values_and_fields(tmp_path):
     assert old.with_source(old.source).fingerprint == old.fingerprint
     with pytest.raises(TemplateError, match=r"t\.html.*line 2"):
         old.with_source("ok\n{% if %}")
+
+
+@pytest.mark.parametrize(
+    ("body", "made"),
+    [
+        ("{{ ', '.join(names) }}", "a, b"),
+        ("{{ ', '.join(table.keys()) }}", "x, y"),
+        ("{{ '-'.join([1, 2] | map('string')) }}", "1-2"),
+        ("{{ ' '.join(series) }}", "p q"),
+    ],
+)
+def test_a_text_joins_whatever_can_be_walked(body, made):
+    values = {"names": ("a", "b"), "table": {"x": 1, "y": 2}, "series": pd.Series(["p", "q"])}
+    assert Template(body=body, format="text").fill({"x": 1}, values=values).body.strip() == made

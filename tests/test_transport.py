@@ -10,7 +10,7 @@ import pytest
 import trustme
 from scripted import ACCEPT_DROP, DROP, RESET, STALL, Server, server_context
 
-from smtp_notebook import Connection, SettingsError, State
+from smtp_notebook import Connection, DeliveryError, SettingsError, State, send
 from smtp_notebook.replies import Stage
 from smtp_notebook.transport import SmtpTransport
 
@@ -195,8 +195,8 @@ def test_a_server_that_never_answers_before_the_dot_defers_the_mail(stage):
 def test_a_server_that_stops_reading_in_the_text_defers_the_mail():
     """F42: the window never drains, so the dot never left."""
     content = b"x" * 60 + b"\r\n"
-    with Server({"body": [STALL, None]}, offers=["PIPELINING"]) as server:
-        first, second = deliver(server, envelope(), envelope(), content=content * 200_000, timeout=0.5)
+    with Server({"body": [STALL, None]}, offers=["PIPELINING"], window=4096) as server:
+        first, second = deliver(server, envelope(), envelope(), content=content * 8_000, timeout=1.0)
     assert (first.state, first.stage, first.retry) == (State.DEFERRED, Stage.DATA, True)
     assert "took no data" in first.reason
     assert second.state is State.SENT
@@ -506,3 +506,19 @@ def test_a_dot_and_the_next_envelope_share_a_write_once_both_steps_are_earned():
     # The first goes command by command, the second proves the group; the third's dot is the first with company.
     assert sum(b"\r\n.\r\nMAIL FROM" in octets for octets in writes) == len(mails) - 3
     assert not any(b"DATA\r\nSubject" in octets for octets in writes), "no text before its 354"
+
+
+def test_a_password_that_will_not_do_is_tried_with_one_mechanism_alone():
+    """Gmail says 534 of one; a second try would be a second failed login."""
+    script = {"auth": "534 5.7.9 Application-specific password required"}
+    with Server(script, login=("ann", "x")) as server, pytest.raises(DeliveryError) as caught:
+        via = Connection.from_url(server.url(user="ann"), password=lambda: "y", sender="me@example.com")
+        send(to="bob@example.com", subject="s", body="b", via=via)
+    assert (caught.value.outcome.status, server.log.logins) == (401, 1)
+
+
+@pytest.mark.parametrize("size", ["9" * 5000, "²"])
+def test_a_size_that_is_none_is_no_limit(size):
+    with Server(offers=[f"SIZE {size}"]) as server:
+        via = Connection.from_url(server.url(), sender="me@example.com")
+        assert send(to="bob@example.com", subject="s", body="b", via=via).status == 200
