@@ -626,7 +626,7 @@ def test_the_gate_refuses_bytes_that_read_differently():
 
 
 def test_an_address_that_a_parser_fails_on_is_an_error_of_a_person():
-    with pytest.raises(MessageError, match="cannot be read back"):
+    with pytest.raises(MessageError, match="cannot be read back|would read differently"):
         message(to="=?utf-8?q?=2C?=ann@example.com").as_bytes()
 
 
