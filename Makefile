@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# A file's tests stay together: they share their servers and their browser. The long files come first by their names.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+# A file's tests stay together: they share their servers and their browser.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check fix test test-all tables kill soak fuzz cover bench demo lab voila pictures docs binder build clean
