@@ -24,7 +24,7 @@ from smtp_notebook.addresses import Address
 from smtp_notebook.connection import Connection
 from smtp_notebook.outcome import DeliveryError, MailError, Outcome, SecretError, State
 from smtp_notebook.replies import Reply, Stage, Verdict, classify, one_line
-from smtp_notebook.session import DialError, Dialler, Link, LostError
+from smtp_notebook.session import DialError, Dialler, Link, LostError, size_limit
 
 __all__ = ["Checkup", "Mark", "Step", "acheck", "check"]
 
@@ -329,8 +329,6 @@ class _Plan:
             await link.dialogue.ask(b"RSET\r\n", timeout)
 
 
-#: RFC 1870, 4.
-_SIZE_DIGITS = 20
 #: Stands for a mail's Message-ID where the envelope has a tag of it.
 _NO_MAIL = "<check@localhost>"
 _LATER, _BAD, _NO_LOGIN, _FORBIDDEN = 202, 400, 401, 403
@@ -532,8 +530,7 @@ def _offers(extensions: Mapping[str, str], connection: Connection) -> dict[str, 
     """Return what the server's extensions mean for a mail."""
     said = [f"{name}: {meaning}" for key, (name, meaning) in _MEANING.items() if key in extensions]
     missing = [name for key, (name, _) in _MEANING.items() if key not in extensions]
-    limit = extensions.get("size", "").strip()
-    size = int(limit) if limit.isdecimal() and len(limit) <= _SIZE_DIGITS else 0
+    size = size_limit(extensions)
     if "size" in extensions:
         said.insert(0, f"SIZE: a mail may have {size / 1e6:,.1f} MB" if size else "SIZE: no limit is named")
     logins = extensions.get("auth", "").split()

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from smtp_notebook.addresses import CONTROL, shortened
-from smtp_notebook.connection import Connection, Secret, Security
+from smtp_notebook.connection import Connection, Secret, Security, typed_password
 from smtp_notebook.outcome import SettingsError
 from smtp_notebook.replies import one_line
 
@@ -186,12 +186,12 @@ def _settings(url: str, access: Access) -> tuple[Connection, str]:
         parts = urlsplit(f"//{rest}")
         host, port = parts.hostname or "", parts.port or port
     except ValueError:
+        # What stands there may be a password whose @ was encoded: it is not repeated.
         raise SettingsError(
-            f"{shortened(rest)} is no host and port.", "Write mail.example.com:993."
+            "What the URL names is no host and port.", "Write mail.example.com:993."
         ) from None
     if parts.password is not None:
-        cause = "A password stands in the URL, where every reader of the notebook would see it."
-        raise SettingsError(cause, "Set SMTP_NOTEBOOK_PASSWORD, or give a function: password=lambda: ….")
+        raise typed_password("A password stands in the URL")
     if not parts.username:
         raise SettingsError("The URL names no user.", "Write imaps://user@mail.example.com/INBOX.")
     if security == "plain" and not Connection(host=host, port=port, security="plain").is_loopback:

@@ -34,9 +34,11 @@ if TYPE_CHECKING:
 
     from smtp_notebook.connection import Connection
 
-__all__ = ["DialError", "Dialler", "Dialogue", "Link", "LostError", "Told"]
+__all__ = ["DialError", "Dialler", "Dialogue", "Link", "LostError", "Told", "size_limit"]
 
 _QUIT_SECONDS = 2.0
+#: RFC 1870, 3: SIZE has at most so many.
+_SIZE_DIGITS = 20
 _DISCONNECTING = 421
 _SHORTEST = 4
 _MECHANISMS = ("plain", "login", "cram-md5")
@@ -244,6 +246,12 @@ class Dialogue(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once; what is not written yet stays unwritten."""
         self._fail("we closed the connection")
+
+
+def size_limit(extensions: Mapping[str, str]) -> int:
+    """Return how many octets a mail may have, by what a server offers; 0 where it names no limit (RFC 1870, 3)."""
+    said = extensions.get("size", "").strip()
+    return int(said) if said.isdecimal() and len(said) <= _SIZE_DIGITS else 0
 
 
 @dataclass(slots=True, eq=False)

@@ -22,7 +22,7 @@ from smtp_notebook import advice
 from smtp_notebook.outcome import State
 from smtp_notebook.pool import Manner, Order, Pool, order, shrunk
 from smtp_notebook.replies import HaltedError, Reply, Stage, Verdict, classify, too_many
-from smtp_notebook.session import DialError, Dialler, Link, LostError
+from smtp_notebook.session import DialError, Dialler, Link, LostError, size_limit
 
 if TYPE_CHECKING:
     from smtp_notebook.connection import Connection
@@ -33,8 +33,6 @@ _RESET_SECONDS = 5.0
 _CLOSE_SECONDS = 2.0
 _GO_AHEAD = 3
 _START = 354
-#: RFC 1870, 4: SIZE has at most so many.
-_SIZE_DIGITS = 20
 _DISCONNECTING = 421
 #: A text longer than this waits until the server took it before its dot leaves.
 _HIGH_WATER = 48 * 1024
@@ -440,9 +438,9 @@ class Lane:
 
     def _unfit(self, link: Link, mail: Mail) -> Verdict | None:
         """Return why this server cannot take the mail at all, known from what it offers; or None."""
-        limit = link.extensions.get("size", "").strip()
-        if limit.isdecimal() and len(limit) <= _SIZE_DIGITS and 0 < int(limit) < mail.size:
-            cause = f"The mail has {mail.size:,} octets; the server takes {int(limit):,}."
+        limit = size_limit(link.extensions)
+        if 0 < limit < mail.size:
+            cause = f"The mail has {mail.size:,} octets; the server takes {limit:,}."
             return _unfit(cause, "Make it smaller: send a link instead of the attachment.")
         if mail.smtputf8 and "smtputf8" not in link.extensions:
             cause = "An address has non-ASCII letters before the @, and the server does not offer SMTPUTF8."

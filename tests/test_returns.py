@@ -313,6 +313,7 @@ def test_since_leaves_out_what_is_older(tmp_path):
         ("imaps://mail.example.com/INBOX", "no user"),
         ("imaps://ann:s3cret@mail.example.com/INBOX", "password"),
         ("imaps://ann@mail.example.com:x/INBOX", "no host and port"),
+        ("imaps://ann:s3cret%40mail.example.com/INBOX", "no host and port"),
         ("imap+plain://ann@mail.example.com/INBOX", "in clear"),
         ("imaps://ann@mail.example.com/IN%0D%0ABOX", "no mailbox's name"),
     ],
