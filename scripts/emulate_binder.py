@@ -39,7 +39,8 @@ print(f"{sys.argv[1]}: {len(book.cells)} cells ran")
 #: A mail in a cell's output: the sandbox's inbox, a preview or a form shows it so.
 MAIL = '.jp-OutputArea-output iframe[sandbox=""][srcdoc]'
 _BADGE = re.compile(r"\(https://mybinder\.org/v2/[^\s)?]+(?:\?([^\s)]*))?\)")
-_PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+# Nothing is compiled that nothing imports: that was a third of the time.
+_PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
 
 
 @dataclass(frozen=True, slots=True)

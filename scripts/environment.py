@@ -32,6 +32,8 @@ def main(folder: Path, extra: str) -> None:
             "install",
             "--quiet",
             "--disable-pip-version-check",
+            # What is imported is compiled then; most of it never is.
+            "--no-compile",
             "--editable",
             f".[{extra}]",
         ]
