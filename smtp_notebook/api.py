@@ -14,6 +14,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -57,12 +58,15 @@ from smtp_notebook.transport import SmtpTransport
 
 __all__ = [
     "NOTHING_LEFT",
+    "SHOWN",
     "Merge",
     "Options",
     "Order",
     "Server",
     "amail_merge",
     "asend",
+    "carry_out",
+    "complete_template",
     "compose",
     "connect",
     "find_server",
@@ -108,6 +112,11 @@ class Server:
     def __reduce__(self) -> tuple[Any, ...]:
         # As a Secret does: a copy knows where from, never what.
         return Server, (self.connection, None, self.named)
+
+    @property
+    def counts(self) -> bool:
+        """Whether what goes there counts as sent: it is no sandbox, no catcher, and no redirect."""
+        return _counts(self.connection)
 
     @property
     def note(self) -> str:
@@ -428,6 +437,8 @@ class Order:
         expected: How many rows have to be due; None for any number.
         same: The `Merge.mark` that they have to have; "" for any.
         turn: Held while a row is rendered, by whoever renders with the same functions and figures in another thread.
+        notes: Whether the journal shall have every row: those with a problem as invalid, suppressed ones as planned. It
+            takes key columns.
     """
 
     df: Any
@@ -439,6 +450,7 @@ class Order:
     expected: int | None = None
     same: str = ""
     turn: _sync.Turn | None = None
+    notes: bool = False
 
     @classmethod
     def of(cls, df: Any, template: Any, options: Options, fields: Mapping[str, Any]) -> Self:
@@ -639,7 +651,13 @@ class _Ready:
         turn = self.order.turn
         press = Press(self.template, connection, values=options.values, executor=options.executor, turn=turn)
         check = Preflight(
-            press, connection, Roll(), key=self.key, earlier=earlier, suppressions=self.suppressions
+            press,
+            connection,
+            Roll(),
+            key=self.key,
+            earlier=earlier,
+            suppressions=self.suppressions,
+            notes=self.order.notes,
         )
         with turn or contextlib.nullcontext():
             check.check(self.frame, limit, each=self.order.watch if turn is None else self._taking_turns)
@@ -655,7 +673,7 @@ def prepare(order: Order) -> Merge:
     """
     options, connection = order.options, order.server.connection
     frame = Frame(order.df)
-    made = _template(order.template, order.fields, frame, connection)
+    made = complete_template(order.template, order.fields, frame, connection)
     diverted = options.test_to or connection.redirect_to
     counts = _counts(connection) and not diverted
     unnamed = _unnamed(connection, made) if counts and not options.campaign else None
@@ -726,6 +744,8 @@ def _plan(merge: Merge, ledger: Ledger) -> None:
     ledger.adopt()
     for rows in merge.roll.unplanned(_PLANNED_AT_ONCE):
         merge.roll.note_records(ledger.plan(rows), rows)
+    for rows in merge.roll.noted(_PLANNED_AT_ONCE):
+        ledger.note(rows)
 
 
 def _limit(merge: Merge) -> None:
@@ -760,11 +780,28 @@ def _wire(address: str) -> str:
     return Address.parse(address).wire if address else ""
 
 
-def _template(template: Any, fields: Mapping[str, Any], frame: Frame, connection: Connection) -> Template:
+def complete_template(
+    template: Any, fields: Mapping[str, Any], frame: Frame, connection: Connection
+) -> Template:
+    """Return the template of a merge, with what the frame and the connection say where it says nothing.
+
+    Args:
+        template: A Template, the path of a template file, or its text.
+        fields: Fields that win over the template's.
+        frame: Its one column of addresses is the recipient where none is named.
+        connection: Its sender is From where none is named.
+
+    Raises:
+        MessageError: It is no template.
+        MergeRefusedError: No recipient is named, and the frame has no or more than one column of addresses.
+    """
     if not isinstance(template, Template | str | Path):
         cause = f"A {type(template).__name__} is no template."
         raise MessageError(cause, "Give a Template, the path of a template file, or its text.")
-    made = Template(template, **fields) if not isinstance(template, Template) else template.with_(**fields)
+    if not isinstance(template, Template):
+        made = Template(template, **fields)
+    else:
+        made = template.with_(**fields) if fields else template  # a copy would be compiled anew
     if "to" not in made.fields:
         made = made.with_(to=f"{{{{ row[{guess_address_column(frame.columns)!r}] }}}}")
     if "from_" not in made.fields and connection.sender:
@@ -915,16 +952,41 @@ def mail_merge(
         changed=changed, on_problem=on_problem, journal=journal, on_outcome=on_outcome, progress=progress,
     )  # fmt: skip
     with prepare(Order.of(df, template, options, fields)) as merge:
-        if (early := merge.early()) is not None:
-            return early
-        with _Progress(merge) as bar:
-            run = merge.run(bar.step)
-            try:
-                _sync.run(run.send, stop=run.stop)
-            except BaseException:
-                _show(merge.finished(run))
-                raise
-        return merge.finished(run)
+        return carry_out(merge)
+
+
+def carry_out(
+    merge: Merge,
+    *,
+    begun: Callable[[Run], object] | None = None,
+    between: Callable[[], object] | None = None,
+    quiet: bool = False,
+) -> Report:
+    """Send what was prepared, on the calling thread, as `mail_merge` does; return the Report.
+
+    Args:
+        merge: Checked, and held by whoever calls this.
+        begun: Is given what sends it, before the first row leaves; it may stop that, then or later.
+        between: Called again and again while it waits; see `_sync.run`.
+        quiet: Show nothing when it is broken off: nobody looks.
+
+    Raises:
+        PreflightError: As from `mail_merge`; like whatever else that may raise while it sends.
+    """
+    if (early := merge.early()) is not None:
+        return early
+    with _Progress(merge) as bar:
+        run = merge.run(bar.step)
+        if begun is not None:
+            begun(run)
+        try:
+            _sync.run(run.send, stop=run.stop, between=between)
+        except BaseException:
+            report = merge.finished(run)
+            if not quiet:
+                SHOWN.get()(report)
+            raise
+    return merge.finished(run)
 
 
 async def amail_merge(df: Any, template: Template | str | Path, **options: Any) -> Report:
@@ -938,7 +1000,7 @@ async def amail_merge(df: Any, template: Template | str | Path, **options: Any) 
             try:
                 await _sync.ticking(run.send(_sync.Inline()))
             except BaseException:
-                _show(merge.finished(run))
+                SHOWN.get()(merge.finished(run))
                 raise
         return merge.finished(run)
 
@@ -984,6 +1046,9 @@ def _show(report: Report) -> None:
     else:
         print(report.text())  # noqa: T201 - the person has to see how far it went
 
+
+#: Shows a report although an exception follows; the command line has its own way.
+SHOWN: ContextVar[Callable[[Report], object]] = ContextVar("SHOWN", default=_show)
 
 #: A merge shows a bar when it takes longer than this, in seconds.
 PROGRESS_DELAY = 1.0
@@ -1086,7 +1151,7 @@ def row_message(
     fields: Mapping[str, Any] | None = None,
 ) -> Message:
     """Return the Message that one row makes, for a frame that is read already and any server; see `preview`."""
-    made = _template(template, fields or {}, frame, connection)
+    made = complete_template(template, fields or {}, frame, connection)
     try:
         return looked_at(made.fill(frame.row(row), values=values), connection)
     except MailError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from smtp_notebook.addresses import Address
 from smtp_notebook.outcome import AddressError, MergeRefusedError, MessageError
+from smtp_notebook.selects import salesforce_suffix
 from smtp_notebook.template import is_missing
 
 __all__ = [
@@ -194,7 +196,7 @@ def canonical_key(value: object) -> str:
         len(text) == _SALESFORCE_ID
         and text.isascii()
         and text.isalnum()
-        and text[15:] == _salesforce_suffix(text[:15])
+        and text[15:] == salesforce_suffix(text[:15])
     ):
         return text[:15]
     return text
@@ -208,11 +210,15 @@ def _one_address(text: str) -> str:
         return text
 
 
-def _salesforce_suffix(identifier: str) -> str:
-    """Return the check characters of a 15-character id: which of each five letters are capitals."""
-    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
-    chunks = (identifier[i : i + 5] for i in (0, 5, 10))
-    return "".join(alphabet[sum(1 << i for i, c in enumerate(chunk) if c.isupper())] for chunk in chunks)
+def stand_in_key(cells: Mapping[str, Any]) -> str:
+    """Return what a row is called that has no key of its own: the same for the same cells, in every process.
+
+    Empty cells say nothing: another file may have other columns.
+    """
+    full = ((name, str(cell)) for name, cell in sorted(cells.items()) if not is_missing(cell))
+    said = "\x1f".join(f"{name}\x1e{text}" for name, text in full if text)
+    digest = hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"no key: {digest}"
 
 
 def row_key(columns: Sequence[str], cells: Mapping[str, Any]) -> str:
@@ -224,3 +230,11 @@ def row_key(columns: Sequence[str], cells: Mapping[str, Any]) -> str:
     if len(columns) == 1:
         return canonical_key(cells[columns[0]])
     return json.dumps([canonical_key(cells[c]) for c in columns], ensure_ascii=False)
+
+
+def own_key(columns: Sequence[str], cells: Mapping[str, Any]) -> str:
+    """Return the key of a row, or what it is called where it has none."""
+    try:
+        return row_key(columns, cells)
+    except MessageError:
+        return stand_in_key(cells)

@@ -140,7 +140,9 @@ def _place(who: dict[str, Any]) -> str:
 
 
 def _held(campaign: str, who: dict[str, Any], fix: str) -> MergeRefusedError:
-    return MergeRefusedError(f"The campaign {campaign!r} is being sent already, by {_place(who)}.", fix)
+    error = MergeRefusedError(f"The campaign {campaign!r} is being sent already, by {_place(who)}.", fix)
+    error.passing = True
+    return error
 
 
 def _locked(file: Any) -> bool:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from smtp_notebook import _html
 from smtp_notebook.holder import Holder, alive, boot_id, on_network, publish, seen, stamp
 from smtp_notebook.outcome import JournalError, MergeRefusedError, Outcome, Report, State
-from smtp_notebook.records import Stored, packed, unpacked
+from smtp_notebook.records import COLUMNS, Stored, packed, unpacked
 from smtp_notebook.schema import FIELDS, INSERT, MIGRATIONS, checksum, key_hash
 from smtp_notebook.standing import (
     SINGLE,
@@ -335,12 +335,13 @@ class Journal:
         found = self._stored(number).counts()
         return {state.value: found[state.value] for state in State if state.value in found}
 
-    def _stored(self, number: int) -> Stored:
+    def _stored(self, number: int, condition: str = "1") -> Stored:
+        """Return the rows of a campaign that fit a condition, which is SQL of ours."""
         return Stored(
             self._all,
             columns=_COLUMNS,
             decode=lambda record: self._checked(record).outcome,
-            table="standing WHERE campaign=?",
+            table=f"standing WHERE campaign=? AND {condition}",
             values=(number,),
             order="id",
             state="stands",
@@ -362,6 +363,17 @@ class Journal:
         found = self._all(f"{_SELECT} WHERE campaign=? AND hash=? AND key=?", number, key_hash(key), key)
         return self._checked(found[0]) if found else None
 
+    def known_of(self, number: int, keys: Sequence[str]) -> list[Known]:
+        """Return what is known of some rows, those alone that are; as many keys as SQLite takes values.
+
+        Raises:
+            JournalError: As from `known`.
+        """
+        query = f"{_SELECT} WHERE campaign=? AND hash IN ({', '.join('?' * len(keys))})"
+        wanted = set(keys)
+        found = self._all(query, number, *map(key_hash, keys))
+        return [self._checked(record) for record in found if record[1] in wanted]
+
     def _checked(self, record: Sequence[Any]) -> Known:
         *values, total, stands = record
         if checksum(values) != total:
@@ -373,6 +385,11 @@ class Journal:
         return Known(
             number, key, seq, version, digest, tuple(accepted.split("\n")) if accepted else (), outcome
         )
+
+    def key_columns(self, campaign: str) -> tuple[str, ...]:
+        """Return the columns by which a mailing knows its rows; () where it is new, or knows them by their address."""
+        found = self._all("SELECT keys FROM campaign WHERE name=?", campaign)
+        return tuple(json.loads(found[0][0]) or ()) if found and found[0][0] else ()
 
     def report(self, campaign: str) -> Report:
         """Return the Outcomes of a mailing, as they were last recorded, in the order in which they were planned.
@@ -460,17 +477,25 @@ class Journal:
                 holder.release()
 
     def forget(self, campaign: str) -> None:
-        """Forget a mailing: whoever had it may get it again.
+        """Forget a mailing: whoever had it may get it again. A watch of that name begins anew.
 
         Raises:
             MergeRefusedError: It is being sent at this moment.
         """
-        number = self._number(campaign)
+        if not self._all("SELECT 1 FROM watch WHERE name=?", campaign):
+            self._number(campaign)
         with self._held(campaign), self._writing(synced=True) as db:
-            db.execute("DELETE FROM intent WHERE id IN (SELECT id FROM record WHERE campaign=?)", (number,))
-            db.execute("DELETE FROM claim WHERE campaign=?", (number,))
-            db.execute("DELETE FROM record WHERE campaign=?", (number,))
-            db.execute("DELETE FROM campaign WHERE id=?", (number,))
+            # A watch that has found nobody yet has no campaign.
+            found = db.execute("SELECT id FROM campaign WHERE name=?", (campaign,)).fetchall()
+            for mine in found:
+                of_records = "IN (SELECT id FROM record WHERE campaign=?)"
+                db.execute(f"DELETE FROM watch_told WHERE record {of_records}", mine)
+                db.execute(f"DELETE FROM intent WHERE id {of_records}", mine)
+                db.execute("DELETE FROM claim WHERE campaign=?", mine)
+                db.execute("DELETE FROM record WHERE campaign=?", mine)
+                db.execute("DELETE FROM campaign WHERE id=?", mine)
+            db.execute("DELETE FROM watch_before WHERE name=?", (campaign,))
+            db.execute("DELETE FROM watch WHERE name=?", (campaign,))
 
     # ------------------------------------------------------------------------------------------ a run
 
@@ -739,6 +764,26 @@ class Ledger:
         db.execute("UPDATE campaign SET rows = rows + ? WHERE id=?", (len(records), self._number))
         return first
 
+    def note(self, rows: Sequence[Columns]) -> None:
+        """Write how rows stand that this run does not send.
+
+        Args:
+            rows: For each its record and how often that was written, 0 and 0 for a row that no earlier run wrote; then
+                as in `plan`. A record that says the same already is left as it is. A row that is skipped is written as
+                planned: it is due once what keeps it back is lifted.
+        """
+        state, reason = (5 + COLUMNS.index(name) for name in ("state", "reason"))
+        rows = [_due_later(row, state) for row in rows]
+        with self._journal._writing(synced=False) as db:  # noqa: SLF001
+            self._insert(db, [(key_hash(row[2]), row[2:]) for row in rows if not row[0]])
+            for number, seq, key, position, digest, *columns in (row for row in rows if row[0]):
+                stands = db.execute("SELECT state, reason FROM record WHERE id=?", (number,)).fetchone()
+                row = (number, seq, key, position, digest, *columns)
+                if stands == (row[state], row[reason]):
+                    continue
+                values = (number, key, seq + 1, self.version, digest, "", position, *columns)
+                db.execute(_UPDATE, (*values[2:], checksum(values), number, seq))
+
     def arm(self, rows: Sequence[Row]) -> None:
         """Claim rows by one synced commit: after power loss these may have gone."""
         with self._journal._writing(synced=True) as db:  # noqa: SLF001
@@ -975,9 +1020,16 @@ _MOMENT = 0.001
 _TURNS = 3
 
 
+def _due_later(row: Columns, state: int) -> Columns:
+    """Return a row of `Ledger.note` as it is written: skipped is not how a row can stand."""
+    return (*row[:state], State.PLANNED.value, *row[state + 1 :]) if row[state] == State.SKIPPED else row
+
+
 def _taken_over() -> MergeRefusedError:
     cause = "Another run has taken over this campaign; this one sends no more."
-    return MergeRefusedError(cause, "Look at Journal() for what it sent.")
+    error = MergeRefusedError(cause, "Look at Journal() for what it sent.")
+    error.passing = True
+    return error
 
 
 def _change(db: sqlite3.Connection, known: Known, outcome: Outcome) -> None:

@@ -306,6 +306,11 @@ class Run:
         state = ", stopping" if self._stop else ""
         return f"<Run {self._in_flight} rows in flight, {len(self._later)} waiting{state}>"
 
+    @property
+    def unreachable(self) -> bool:
+        """Whether it ended because the server could not be reached."""
+        return bool(self.stopped) and self._breaker.unreachable >= 3  # noqa: PLR2004 - see Breaker
+
     def stop(self, why: str = "Stopped by the person at the notebook.") -> None:
         """Stop claiming rows; those in flight may finish for up to 5 s. From any thread."""
         self.stopped = self.stopped or why

@@ -13,6 +13,7 @@ The exception tree (each also inherits the builtin that a caller would expect)::
     ├── PreflightError    (ValueError)       rows that must not be sent; has ``.report``
     ├── MergeRefusedError (RuntimeError)     a merge that may not start
     ├── JournalError      (RuntimeError)     the journal or suppression list cannot be used
+    ├── SourceError       (ConnectionError)  rows that cannot be had from a source at present
     └── DeliveryError     (ConnectionError)  a mail that was not accepted; has ``.outcome``
 """
 
@@ -48,6 +49,7 @@ __all__ = [
     "SecretError",
     "SettingsError",
     "Shelf",
+    "SourceError",
     "State",
     "TemplateError",
 ]
@@ -119,7 +121,13 @@ class SecretError(SettingsError, LookupError):
 
 
 class MergeRefusedError(MailError, RuntimeError):
-    """A merge that may not start; nothing was sent."""
+    """A merge that may not start; nothing was sent.
+
+    Attributes:
+        passing: Whether it is enough to wait: somebody else is sending this campaign.
+    """
+
+    passing: bool = False
 
 
 class JournalError(MailError, RuntimeError):
@@ -140,6 +148,10 @@ class PreflightError(MailError, ValueError):
     def _render_traceback_(self) -> list[str]:
         lines = [f"{type(self).__name__}: {self}"]
         return [*lines, *self.report.failures.lines(limit=20)]
+
+
+class SourceError(MailError, ConnectionError):
+    """Rows that cannot be had from a source at present, or not written back to it; a watch tries it again."""
 
 
 class DeliveryError(MailError, ConnectionError):

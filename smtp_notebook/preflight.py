@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from smtp_notebook.frames import ADDRESS_COLUMNS, Frame, row_key
+from smtp_notebook.frames import ADDRESS_COLUMNS, Frame, own_key, row_key
 from smtp_notebook.lint import Finding, alignment, open_link, reveals, shared_link
 from smtp_notebook.mime import new_message_id, stamp
 from smtp_notebook.outcome import JournalError, MailError, MessageError, Outcome, State
 from smtp_notebook.records import packed, planned, sent
 from smtp_notebook.roll import Roll
-from smtp_notebook.standing import Known, decided
+from smtp_notebook.standing import RECHECKED, Known, decided
 from smtp_notebook.template import is_missing
 
 if TYPE_CHECKING:
@@ -202,6 +202,9 @@ class Preflight:
         key: The columns that identify a row; None for the address.
         earlier: Tells what earlier runs made of a key; None when there were none.
         suppressions: Whom no merge mails; None for nobody.
+        budget: How many octets of printed mails are kept; None for `MEMORY_BUDGET`.
+        notes: Whether the journal shall have every row: those with a problem too, and those that are suppressed. It
+            takes key columns.
 
     Attributes:
         findings: What `lint` says of the mails, each with the first row of which it says that.
@@ -223,8 +226,10 @@ class Preflight:
         earlier: Callable[[str], Known | None] | None = None,
         suppressions: Suppressions | None = None,
         budget: int | None = None,
+        notes: bool = False,
     ) -> None:
         self.press = press
+        self.notes = notes
         self.roll = roll
         self.kept = _Kept(MEMORY_BUDGET if budget is None else budget)
         self.partly: dict[int, Known] = {}
@@ -284,8 +289,26 @@ class Preflight:
             raise  # says nothing of this row
         except MailError as error:
             self.problems += 1
-            self.roll.add(self._problem(position, cells, error))
+            outcome = self._problem(position, cells, error)
+            if self._key is None or not self._note(self._key, outcome, cells):
+                self.roll.add(outcome)
             return None
+
+    def _note(self, columns: tuple[str, ...], outcome: Outcome, cells: Mapping[str, Any]) -> bool:
+        """Put a row with a problem into the roll as one that the journal shall have; tell whether it may.
+
+        Not a second row of one key, whose first one stands for it, and not one that somebody has the mail of.
+        """
+        assert outcome.row is not None
+        key = own_key(columns, cells)
+        if not self.notes or self.roll.first(f"key {key}", outcome.row) != outcome.row:
+            return False
+        known = self._earlier(key) if self._earlier is not None else None
+        if known is not None and known.state not in RECHECKED:
+            return False
+        record, seq = (known.id, known.seq) if known is not None else (0, 0)
+        self.roll.add_noted(outcome.with_(key=key), record=record, seq=seq)
+        return True
 
     def _begun(self, position: int, cells: Mapping[str, Any]) -> _Waiting | None:
         """Begin a row; None when it is clear already that it is not to be sent."""
@@ -312,7 +335,7 @@ class Preflight:
                 outcome = self._left_alone(self.suppressions, people, cells, known)
                 if outcome is not None:
                     self.suppressed += 1
-                    self._settle(outcome.with_(key=key), position)
+                    self._settle(outcome.with_(key=key), position, noted=self.notes and known is None)
                     return None
         return _Waiting(position, key, people, known, self.press.begin(cells))
 
@@ -382,10 +405,13 @@ class Preflight:
     def _find(self, finding: Finding, position: int) -> None:
         self.findings.setdefault(str(finding), position)
 
-    def _settle(self, outcome: Outcome, position: int) -> None:
-        """Put a row into the roll that is as an earlier run left it."""
+    def _settle(self, outcome: Outcome, position: int, *, noted: bool = False) -> None:
+        """Put a row into the roll that is as an earlier run left it, or that the journal shall have although it is not due."""
         self.settled += 1
-        self.roll.add(outcome.with_(row=position))
+        if noted:
+            self.roll.add_noted(outcome.with_(row=position), record=0, seq=0)
+        else:
+            self.roll.add(outcome.with_(row=position))
 
     def _recipients(self, cells: Mapping[str, Any]) -> tuple[str, ...]:
         """Return whom a row goes to that will not be sent; () when that is unclear."""

@@ -30,6 +30,8 @@ _IN_MEMORY = 100_000
 _SETTERS = ", ".join(f"{c}=?" for c in COLUMNS)
 _DUE = "position, key, digest, record, seq, message_id, recipients, warnings"
 _PLAN = f"key, position, digest, {', '.join(COLUMNS)}"
+#: What stands under ``due`` for a row that the journal is to have although it is not sent.
+_NOTED = 2
 _MARKS = ", ".join("?" * (6 + len(COLUMNS)))
 
 Columns = tuple[Any, ...]
@@ -125,6 +127,10 @@ class Roll:
         """Add a row that is not to be sent."""
         self._insert((outcome.row, outcome.key, b"", 0, 0, 0, *packed(outcome)))
 
+    def add_noted(self, outcome: Outcome, *, record: int, seq: int) -> None:
+        """Add a row that is not to be sent, and that the journal shall have as it is; see `noted`."""
+        self._insert((outcome.row, outcome.key, b"", record, seq, _NOTED, *packed(outcome)))
+
     def add_due(
         self, position: int, key: str, digest: bytes, columns: tuple[Any, ...], *, record: int, seq: int
     ) -> None:
@@ -201,6 +207,14 @@ class Roll:
         last = -1
         while found := self._read(query, last, count):
             last = found[-1][1]
+            yield found
+
+    def noted(self, count: int) -> Iterator[list[Columns]]:
+        """Yield the rows of `add_noted`, *count* at a time: record, seq, and then as from `unplanned`."""
+        query = f"SELECT record, seq, {_PLAN} FROM row WHERE due={_NOTED} AND position > ? ORDER BY position LIMIT ?"
+        last = -1
+        while found := self._read(query, last, count):
+            last = found[-1][3]
             yield found
 
     def count_due(self) -> int:

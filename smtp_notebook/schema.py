@@ -121,4 +121,20 @@ MIGRATIONS = (
         ),
         _to_plan_order,
     ),
+    Migration(
+        "watches",
+        (
+            # How far a watch has read its source; the name is its campaign's.
+            """CREATE TABLE watch (
+                name TEXT PRIMARY KEY, cursor TEXT NOT NULL, since TEXT NOT NULL, created TEXT NOT NULL,
+                sum INTEGER NOT NULL)""",
+            # The rows that were there before it began.
+            """CREATE TABLE watch_before (
+                id INTEGER PRIMARY KEY, name TEXT NOT NULL, hash INTEGER NOT NULL, key TEXT NOT NULL,
+                sum INTEGER NOT NULL)""",
+            "CREATE INDEX watch_before_by_key ON watch_before (name, hash)",
+            # The records that went and of which the source knows.
+            "CREATE TABLE watch_told (record INTEGER PRIMARY KEY)",
+        ),
+    ),
 )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from smtp_notebook.outcome import Outcome, State
 
 __all__ = [
+    "RECHECKED",
     "SINGLE",
     "Known",
     "Terms",
@@ -25,7 +26,8 @@ __all__ = [
 
 #: The campaign of mails that `send` sends.
 SINGLE = "single mails"
-_OPEN = frozenset({State.PLANNED, State.DEFERRED, State.FAILED})
+#: The states of rows that every run checks anew; nobody has their mail.
+RECHECKED = frozenset({State.PLANNED, State.DEFERRED, State.FAILED, State.INVALID})
 
 
 class _Row(Protocol):
@@ -94,7 +96,7 @@ def decided(known: Known, recipients: tuple[str, ...], digest: bytes) -> Outcome
         digest: What its mail says now; of interest for a row that was refused.
     """
     before = known.outcome
-    if before.state in _OPEN:
+    if before.state in RECHECKED:
         return None
     if before.state is State.REFUSED and known.digest != digest:
         return None

@@ -16,7 +16,7 @@ from conftest import missing
 from kill import child
 from system_packages import found
 
-_CALLS = "write,writev,pwrite64,pwritev,ftruncate,unlink,fsync,fdatasync,sendto,sendmsg"
+_CALLS = "write,writev,pwrite64,pwritev,ftruncate,unlink,link,linkat,fsync,fdatasync,sendto,sendmsg"
 # strace pads short process numbers.
 _LINE = re.compile(r"(?P<pid>\d+) +(?P<call>\w+)\((?:\d+<(?P<file>[^>]*)>)?(?P<rest>.*)")
 _RESUMED = re.compile(r"(?P<pid>\d+) +<\.\.\. (?:fsync|fdatasync) resumed>.*= 0$")
@@ -47,6 +47,8 @@ class Cut:
             if survives():
                 _overwrite(files.setdefault(name, bytearray()), offset, octets)
         for name, content in files.items():
+            if name.startswith("."):
+                continue  # a draft, of which nobody knows
             (folder / name).write_bytes(content)
 
 
@@ -78,6 +80,8 @@ class _Replay:
     """Files as the kernel has them and as the disk has them, and the dots, from one system call to the next."""
 
     def __init__(self, journal):
+        self._journal = journal
+        self._draft = f".{journal}."
         self._files = {journal, f"{journal}-wal", f"{journal}-journal"}
         self._now = defaultdict(bytearray)
         self._synced = {}
@@ -98,7 +102,8 @@ class _Replay:
                 match = _LINE.match(line)
                 done = self._call(**match.groupdict()) if match else None
             if done is not None:
-                yield self.cut()
+                if not done[0].startswith(self._draft):  # until it has its name, there is nothing
+                    yield self.cut()
                 self._sync(*done)
         yield self.cut()
 
@@ -108,7 +113,11 @@ class _Replay:
         name = where.rpartition("/")[2]
         if where.startswith("socket:"):
             self._dots.update(self._talks[where].feed(_octets(rest)))
-        elif name not in self._files:
+        elif call in {"link", "linkat"}:
+            self._publish(
+                [bytes.fromhex(t.replace("\\x", "")).decode() for t in _TEXT.findall(f"{file or ''}{rest}")]
+            )
+        elif name not in self._files and not name.startswith(self._draft):
             return None  # the index beside the log is made anew from it
         elif call in {"fsync", "fdatasync"}:
             covers = (name, bytes(self._now[name]), len(self._loose))
@@ -123,6 +132,14 @@ class _Replay:
             message = f"a call that is not replayed: {call}{rest[-80:]}"
             raise AssertionError(message)
         return None
+
+    def _publish(self, paths):
+        """Give a draft of the journal its name: pages that no later write touches are in no other."""
+        draft, name = (path.rpartition("/")[2] for path in paths[-2:])
+        if name == self._journal:
+            self._now[name] = bytearray(self._now[draft])
+            self._synced[name] = self._synced.get(draft, b"")
+            self._loose += [(name, *loose[1:]) for loose in self._loose if loose[0] == draft]
 
     def _write(self, name, offset, octets):
         _overwrite(self._now[name], offset, octets)

@@ -906,7 +906,7 @@ def test_a_password_is_asked_for_by_send_alone_and_on_the_calling_thread():
 def test_a_password_that_cannot_be_had_is_an_error_of_the_call(server, monkeypatch):
     from smtp_notebook import connection
 
-    monkeypatch.setattr(connection, "_from_keyring", lambda _: None)
+    monkeypatch.setattr(connection, "kept_secret", lambda _: None)
     monkeypatch.setattr(sys, "stdin", None)
     job = job_of(server, frame(3), via=server.url(user="ann"))
     assert checked(job).due == 3
