@@ -29,12 +29,16 @@ NEEDED = {
         ("strace",): ("strace",),
         # Its library reads DKIM signatures a second time.
         ("dkimproxy-verify",): ("libmail-dkim-perl",),
+        ("initdb",): ("postgresql",),
     },
     "bench": {("smtp-sink",): ("postfix",), ("node",): ("nodejs",), ("npm",): ("npm",)},
 }
 #: Postfix's and Dovecot's programs are wanted, not a mail server that runs.
 _ANSWERS = "postfix postfix/main_mailer_type select No configuration\n"
 _SERVICES = {"dovecot-core": ("dovecot.service", "dovecot.socket")}
+#: Debian's PostgreSQL makes a database of the machine's own, and starts it, unless a file here says otherwise; see
+#: pg_createcluster(1).
+_CLUSTER = Path("/etc/postgresql-common/createcluster.d/smtp-notebook-tests.conf")
 
 
 def main(purpose: str = "tests") -> None:
@@ -56,7 +60,16 @@ def main(purpose: str = "tests") -> None:
 
 def found(name: str) -> str | None:
     """Return a program's path; servers lie where a person's PATH does not look."""
-    return shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -_number(path.parent.name))
+    elsewhere = os.pathsep.join(["/usr/local/sbin", "/usr/sbin", "/sbin", *map(str, versions)])
+    return shutil.which(name) or shutil.which(name, path=elsewhere)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
 
 
 def find_chromium() -> str | None:
@@ -81,7 +94,7 @@ def _install(prefix: Sequence[str], packages: Sequence[str]) -> None:
     print(f"Installing {' '.join(packages)} …", flush=True)
     if "postfix" in packages and found("debconf-set-selections"):
         subprocess.run([*prefix, "debconf-set-selections"], check=False, input=_ANSWERS, text=True)
-    with _not_started(prefix, packages):
+    with _not_started(prefix, packages), _no_cluster(prefix, packages):
         failed = _apt(prefix, "install", "-y", "-qq", "--no-install-recommends", *packages)
     if failed:
         print(f"apt-get install failed; what needs {' '.join(packages)} is skipped.")
@@ -100,6 +113,28 @@ def _not_started(prefix: Sequence[str], packages: Sequence[str]) -> Iterator[Non
     finally:
         _quietly(prefix, "systemctl", "--runtime", "unmask", *units)
         _quietly(prefix, "systemctl", "disable", *units)
+
+
+@contextlib.contextmanager
+def _no_cluster(prefix: Sequence[str], packages: Sequence[str]) -> Iterator[None]:
+    """Keep PostgreSQL's package from making a database of the machine's own; only its programs are wanted."""
+    if "postgresql" not in packages or _CLUSTER.exists():
+        yield
+        return
+    _quietly(prefix, "mkdir", "-p", str(_CLUSTER.parent))
+    subprocess.run(
+        [*prefix, "tee", str(_CLUSTER)],
+        check=False,
+        input="create_main_cluster = false\n",
+        text=True,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        _quietly(prefix, "rm", "-f", str(_CLUSTER))
+        # The folder is the package's, or goes where nothing came of it.
+        _quietly(prefix, "rmdir", "--ignore-fail-on-non-empty", str(_CLUSTER.parent))
 
 
 def _apt(prefix: Sequence[str], *words: str) -> int:

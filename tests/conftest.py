@@ -42,6 +42,15 @@ def _fresh_state(monkeypatch, tmp_path):
 
 
 @pytest.fixture
+def smtp_notebook(tmp_path):
+    """Run the command in a process of its own; see `commands.Commands`."""
+    from commands import Commands
+
+    with Commands(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
 def interruptible():
     """Have SIGINT raise KeyboardInterrupt: a shell's background jobs ignore it from the start."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -87,6 +96,15 @@ def chromium():
     if found is None:
         missing("no Chromium here: apt install chromium")
     return found
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL of the tests' own; see `databases.Postgres`, and `fresh` for a database of one test's own."""
+    from databases import running_postgres
+
+    with running_postgres() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")
