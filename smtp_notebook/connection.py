@@ -35,16 +35,26 @@ if TYPE_CHECKING:
     from smtp_notebook.checkup import Checkup
 
 __all__ = [
+    "ASKED",
     "Connection",
     "Secret",
+    "asked_secret",
+    "check_name",
     "current",
+    "drop_secret",
+    "environment_secret",
     "forget",
     "from_environment",
+    "keep_secret",
+    "kept_secret",
     "preset",
+    "read_saved",
     "saved",
     "saved_names",
     "set_current",
     "typed_password",
+    "without_password",
+    "write_saved",
 ]
 
 Security = Literal["starttls", "tls", "plain"]
@@ -58,6 +68,7 @@ _SCHEMES: Mapping[str, tuple[Security, int]] = {
 _SERVICE = "smtp-notebook"
 #: Names that a saved connection may not hide: the sandbox, and the large providers.
 RESERVED = frozenset({"sandbox", *providers.NAMES})
+_FILE = "connections.json"
 _TAG = "{id}"
 _SAVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _MAX_PORT = 65535
@@ -69,7 +80,8 @@ _SAFE_WAYS = (
 
 #: What was typed is kept by the notebook, by IPython's history and by the front end's undo.
 _CHANGE_IT = "Change that password too: what was typed stands in the notebook and in its history already."
-_ASKED = "the keyring or a prompt"
+#: Where a secret comes from that nobody named.
+ASKED = "the keyring or a prompt"
 
 
 # -------------------------------------------------------------------------------------------- secret
@@ -81,12 +93,13 @@ class Secret:
     It is absent from ``repr``, ``str``, copies and pickles; `Connection.resolve_secret` reads it.
     """
 
-    __slots__ = ("_source", "_value", "origin")
+    __slots__ = ("_source", "_value", "origin", "ways")
 
-    def __init__(self, source: Callable[[], str], origin: str) -> None:
+    def __init__(self, source: Callable[[], str], origin: str, ways: str = _SAFE_WAYS) -> None:
         self._source: Callable[[], str] | None = source
         self._value: str | None = None
         self.origin = origin
+        self.ways = ways
 
     def reveal(self) -> str:
         """Return the password; found once, then kept in this object alone.
@@ -96,15 +109,23 @@ class Secret:
         """
         if self._value is None:
             if self._source is None:
-                raise SecretError(
-                    "This connection was copied to where its password is not known.", _SAFE_WAYS
-                )
+                raise SecretError("This connection was copied to where its password is not known.", self.ways)
             value = self._source()
             if not isinstance(value, str) or not value:
                 del value  # a traceback may show the variables of its frames
-                raise SecretError(f"The password from {self.origin} is empty or no text.", _SAFE_WAYS)
+                raise SecretError(f"The password from {self.origin} is empty or no text.", self.ways)
             self._value = value
         return self._value
+
+    def renewed(self) -> str:
+        """Ask the source again, as for a token that expires, and return what it gives now.
+
+        Raises:
+            SecretError: It cannot be had here.
+        """
+        if self._source is not None:
+            self._value = None
+        return self.reveal()
 
     @property
     def known(self) -> bool:
@@ -116,56 +137,72 @@ class Secret:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickle may lie on a disk or cross a network: it carries where, never what.
-        return (_unknown_secret, (self.origin,))
+        return (_unknown_secret, (self.origin, self.ways))
 
 
-def _unknown_secret(origin: str) -> Secret:
-    secret = Secret(str, origin)
+def _unknown_secret(origin: str, ways: str = _SAFE_WAYS) -> Secret:
+    secret = Secret(str, origin, ways)
     secret._source = None  # noqa: SLF001 - the same module's object
     return secret
 
 
-def _environment_secret() -> Secret | None:
-    if not os.environ.get(PASSWORD_VARIABLE):
+def environment_secret(variable: str, ways: str = _SAFE_WAYS) -> Secret | None:
+    """Return what an environment variable holds as a Secret, or None where it is not set."""
+    if not os.environ.get(variable):
         return None
-    return Secret(
-        lambda: os.environ.get(PASSWORD_VARIABLE, ""), f"the environment variable {PASSWORD_VARIABLE}"
-    )
+    return Secret(lambda: os.environ.get(variable, ""), f"the environment variable {variable}", ways)
 
 
 def _keyring_user(connection: Connection) -> str:
     return f"{connection.user}@{connection.host}:{connection.port}"
 
 
-def _from_keyring(connection: Connection) -> str | None:
-    """Return the keyring's password for this login, or None when there is none or no keyring."""
+def kept_secret(account: str) -> str | None:
+    """Return what the keyring keeps for an account of this package, or None when there is none or no keyring."""
     import keyring
     from keyring.errors import KeyringError
 
     try:
-        return keyring.get_password(_SERVICE, _keyring_user(connection))
+        return keyring.get_password(_SERVICE, account)
     except KeyringError:
         return None
 
 
-def _to_keyring(connection: Connection, password: str) -> None:
+def keep_secret(account: str, secret: str, variable: str) -> None:
+    """Keep a secret in the keyring.
+
+    Raises:
+        SecretError: There is no keyring that keeps one; names *variable* as another way.
+    """
     import keyring
     from keyring.errors import KeyringError
 
     try:
-        keyring.set_password(_SERVICE, _keyring_user(connection), password)
-        kept = keyring.get_password(_SERVICE, _keyring_user(connection)) == password
+        keyring.set_password(_SERVICE, account, secret)
+        kept = keyring.get_password(_SERVICE, account) == secret
     except KeyringError:
         kept = False
     if not kept:
+        del secret
         cause = "The password could not be saved: this system has no keyring that keeps one."
-        raise SecretError(
-            cause, f"Set {PASSWORD_VARIABLE} in the environment where the notebook runs instead."
-        )
+        raise SecretError(cause, f"Set {variable} in the environment where the notebook runs instead.")
 
 
-def _prompt(connection: Connection) -> str:
-    """Ask the person, where somebody can answer."""
+def drop_secret(account: str) -> None:
+    """Remove what the keyring keeps for an account; nothing happens when there is nothing."""
+    import keyring
+    from keyring.errors import KeyringError
+
+    with contextlib.suppress(KeyringError):
+        keyring.delete_password(_SERVICE, account)
+
+
+def asked_secret(question: str, cause: str, ways: str = _SAFE_WAYS) -> str:
+    """Ask the person, where somebody can answer.
+
+    Raises:
+        SecretError: Nobody can: *cause* says what for, *ways* what to do instead.
+    """
     import getpass
     import sys
 
@@ -175,11 +212,15 @@ def _prompt(connection: Connection) -> str:
     if asks:
         # A kernel that nobody can type to (nbclient, papermill) raises StdinNotImplementedError.
         with contextlib.suppress(EOFError, OSError, RuntimeError, NotImplementedError):
-            return getpass.getpass(f"{connection.asks_for}: ")
+            return getpass.getpass(f"{question}: ")
+    raise SecretError(cause, ways)
+
+
+def _prompt(connection: Connection) -> str:
     cause = (
         f"The login of {connection.user} at {connection.host} needs a password, and nobody can be asked here."
     )
-    raise SecretError(cause, _SAFE_WAYS)
+    return asked_secret(connection.asks_for, cause)
 
 
 # ---------------------------------------------------------------------------------------- connection
@@ -399,7 +440,9 @@ class Connection:
             oauths.bearer(self.oauth, self.user).sign_in()
             return ""
         if self.secret is None:
-            secret = _environment_secret() or Secret(lambda: _from_keyring(self) or _prompt(self), _ASKED)
+            secret = environment_secret(PASSWORD_VARIABLE) or Secret(
+                lambda: kept_secret(_keyring_user(self)) or _prompt(self), ASKED
+            )
             object.__setattr__(
                 self, "secret", secret
             )  # where it comes from, found late; equality and repr ignore it
@@ -414,11 +457,11 @@ class Connection:
         """
         if self.oauth is not None:
             return oauths.bearer(self.oauth, self.user).known
-        asks = self.secret is None or (self.secret.origin == _ASKED and not self.secret.known)
+        asks = self.secret is None or (self.secret.origin == ASKED and not self.secret.known)
         if not self.user or not asks:
             return True
-        found = _environment_secret()
-        if found is None and (kept := _from_keyring(self)):
+        found = environment_secret(PASSWORD_VARIABLE)
+        if found is None and (kept := kept_secret(_keyring_user(self))):
             found = Secret(lambda: kept, "the keyring")
         if found is not None:
             object.__setattr__(self, "secret", found)  # as in resolve_secret
@@ -462,10 +505,7 @@ class Connection:
         """
         if name.lower() in RESERVED:
             raise SettingsError(f"The name {name!r} is reserved.", "Choose another, such as 'work'.")
-        if not _SAVED_NAME.fullmatch(name):
-            raise SettingsError(
-                f"{shortened(name)} is no name for a connection.", "Use letters, digits, - _ and dots."
-            )
+        check_name(name)
         if self.sandbox:
             raise SettingsError(
                 "The sandbox ends with this process, so it cannot be saved.",
@@ -476,10 +516,10 @@ class Connection:
         if self.user:
             password = self.resolve_secret()
             if self.oauth is None:
-                _to_keyring(self, password)
-        everything = _read_saved()
+                keep_secret(_keyring_user(self), password, PASSWORD_VARIABLE)
+        everything = read_saved()
         everything[name] = settings
-        _write_saved(everything)
+        write_saved(everything)
         return kept
 
     def __repr__(self) -> str:
@@ -518,11 +558,9 @@ def _from_url(url: str, settings: Mapping[str, Any], secret: Secret | None) -> C
     return _built(base, settings)
 
 
-def typed_password(what: str) -> SettingsError:
+def typed_password(what: str, ways: str = _SAFE_WAYS) -> SettingsError:
     """Return what is said wherever somebody typed a password; it never repeats what was typed."""
-    return SettingsError(
-        f"{what}, where every reader of the notebook would see it.", f"{_SAFE_WAYS} {_CHANGE_IT}"
-    )
+    return SettingsError(f"{what}, where every reader of the notebook would see it.", f"{ways} {_CHANGE_IT}")
 
 
 def _built(base: dict[str, Any], settings: Mapping[str, Any]) -> Connection:
@@ -546,6 +584,14 @@ def _built(base: dict[str, Any], settings: Mapping[str, Any]) -> Connection:
 
 
 # --------------------------------------------------------------------------------------- the checks
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no name under which settings could be saved."""
+    if not _SAVED_NAME.fullmatch(name):
+        raise SettingsError(
+            f"{shortened(name)} is no name for a connection.", "Use letters, digits, - _ and dots."
+        )
 
 
 def _check_host(host: str) -> None:
@@ -657,8 +703,13 @@ def differing(connection: Connection) -> dict[str, Any]:
     return {name: value for name, value in every.items() if name not in told and value != usual[name]}
 
 
-def _read_saved() -> dict[str, Any]:
-    path = _folder() / "connections.json"
+def read_saved(file: str = _FILE) -> dict[str, Any]:
+    """Return what is saved in one of the files of this person's settings, by name.
+
+    Raises:
+        SettingsError: The file cannot be read.
+    """
+    path = _folder() / file
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -674,16 +725,16 @@ def _read_saved() -> dict[str, Any]:
     return found
 
 
-def _write_saved(everything: Mapping[str, Any]) -> None:
+def write_saved(everything: Mapping[str, Any], file: str = _FILE) -> None:
     """Replace the file in one step, readable by its owner alone."""
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".connections-")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(everything, file, indent=2, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(temporary).replace(folder / "connections.json")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as written:
+        json.dump(everything, written, indent=2, ensure_ascii=False)
+        written.flush()
+        os.fsync(written.fileno())
+    Path(temporary).replace(folder / file)
 
 
 def saved(name: str) -> Connection:
@@ -695,7 +746,7 @@ def saved(name: str) -> Connection:
     # It must not be repeated by the sentence below.
     if re.search(r":[^@]+@", name):
         raise typed_password("This looks like a server's URL without its scheme, and a password stands in it")
-    everything = _read_saved()
+    everything = read_saved()
     if name not in everything:
         known = ", ".join(map(repr, sorted(everything))) or "none"
         near = difflib.get_close_matches(name, everything, n=1)
@@ -743,19 +794,19 @@ def preset(provider: providers.Provider, settings: Mapping[str, Any]) -> Connect
 
 def saved_names() -> list[str]:
     """Return the names of the saved connections."""
-    return sorted(_read_saved())
+    return sorted(read_saved())
 
 
 def forget(name: str) -> None:
     """Remove a saved connection and its password; nothing happens when there is none."""
-    everything = _read_saved()
+    everything = read_saved()
     if name not in everything:
         return
     kept = everything.pop(name)
     try:
         connection = _built({"name": name}, kept)
     except (SettingsError, OptionError, TypeError):
-        _write_saved(everything)  # whatever it was, it can be removed
+        write_saved(everything)  # whatever it was, it can be removed
         return
     if connection.oauth is not None:
         own = (kept.get("oauth"), connection.user)
@@ -766,12 +817,8 @@ def forget(name: str) -> None:
             with contextlib.suppress(SettingsError):  # the client's file may be gone
                 oauths.bearer(connection.oauth, connection.user).forget()
     elif connection.user:
-        import keyring
-        from keyring.errors import KeyringError
-
-        with contextlib.suppress(KeyringError):
-            keyring.delete_password(_SERVICE, _keyring_user(connection))
-    _write_saved(everything)
+        drop_secret(_keyring_user(connection))
+    write_saved(everything)
 
 
 def from_environment(environ: Mapping[str, str]) -> Connection | None:
@@ -779,7 +826,7 @@ def from_environment(environ: Mapping[str, str]) -> Connection | None:
 
     The environment is no notebook: its URL may hold a password.
     """
-    bare, secret = _without_password(environ.get(URL_VARIABLE, "").strip())
+    bare, secret = without_password(environ.get(URL_VARIABLE, "").strip(), URL_VARIABLE)
     del environ  # a traceback may show the variables of its frames
     if not bare:
         return None
@@ -789,15 +836,17 @@ def from_environment(environ: Mapping[str, str]) -> Connection | None:
         raise SettingsError(f"{URL_VARIABLE}: {error.cause}", error.fix) from None
 
 
-def _without_password(url: str) -> tuple[str, Secret | None]:
-    """Return a URL without its password, and that as a Secret."""
+def without_password(url: str, variable: str, ways: str = _SAFE_WAYS) -> tuple[str, Secret | None]:
+    """Return the URL of an environment variable without its password, and that as a Secret."""
     scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
     login, at, place = rest.rpartition("@")
     user, _, password = login.partition(":")
     if not password:
         return url, None
     known = functools.partial(unquote, password)
-    return f"{scheme}{separator}{user}{at}{place}", Secret(known, f"the environment variable {URL_VARIABLE}")
+    return f"{scheme}{separator}{user}{at}{place}", Secret(
+        known, f"the environment variable {variable}", ways
+    )
 
 
 _current: Connection | None = None

@@ -226,6 +226,12 @@ class Field:
         except Exception as error:
             raise self._explain(error, names) from error
 
+    def paths(self) -> Iterator[tuple[str, ...]]:
+        """Yield the names that it uses of a row, each with the attributes that it asks for."""
+        if not self.static:
+            for tree in map(_environment().parse, self.source.split(_BESIDE)):
+                yield from _paths(tree, self.names)
+
     def pieces(self, context: Context) -> Iterator[str]:
         """Yield the field's skeleton; its values are in the context's sink then. Errors come as they are."""
         return self._jinja.root_render_func(context)  # type: ignore[no-any-return, union-attr] # Jinja's code is untyped; static fields are not run
@@ -642,6 +648,39 @@ def _columns(tree: nodes.Template) -> frozenset[str] | None:
     return frozenset(found) if len(found) == uses else None
 
 
+def _paths(node: nodes.Node, names: frozenset[str]) -> Iterator[tuple[str, ...]]:
+    """Yield each of the names below a node with the attributes that are asked of it; what is called is none of them."""
+    path = _path(node.node if isinstance(node, nodes.Call) and isinstance(node.node, nodes.Getattr) else node)
+    if path is None:
+        for child in node.iter_child_nodes():
+            yield from _paths(child, names)
+        return
+    if isinstance(node, nodes.Call):
+        path = path[:-1]
+        for child in (*node.args, *node.kwargs):
+            yield from _paths(child, names)
+    if path[0] not in names:
+        return
+    if path[0] == "row":
+        # A column may have a path for its name.
+        path = tuple(path[1].split(".")) + path[2:] if len(path) > 1 else ()
+    if path:
+        yield path
+
+
+def _path(node: nodes.Node) -> tuple[str, ...] | None:
+    """Return the path that an expression is, such as ``Owner.Name``; else None."""
+    match node:
+        case nodes.Name(name=name):
+            return (name,)
+        case (
+            nodes.Getattr(node=inner, attr=name) | nodes.Getitem(node=inner, arg=nodes.Const(value=str(name)))
+        ):
+            path = _path(inner)
+            return None if path is None else (*path, name)
+    return None
+
+
 def _column(node: nodes.Node) -> str | None:
     """Return the column that an expression is, written as ``row["…"]`` or ``row.…``; else None."""
     match node:
@@ -840,6 +879,15 @@ class Template:
     def values(self) -> Mapping[str, Any]:
         """The names that every row has besides its own."""
         return self._values
+
+    @property
+    def paths(self) -> frozenset[tuple[str, ...]]:
+        """The names that its fields use of a row, each with what is asked of it: ``("Owner", "Name")``.
+
+        What only running it can tell is missing, such as what a function of ``values`` takes of its row.
+        """
+        found = (path for field in self.parts.dynamic for path in field.paths())
+        return frozenset(path for path in found if path[0] not in self._values)
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import base64
 import copy
+import dataclasses
 import functools
+import html
 import json
 import logging
 import os
@@ -37,16 +39,20 @@ from smtp_notebook import (
     DeliveryError,
     Journal,
     MailError,
+    PracticeOrg,
     PreflightError,
+    SalesforceLogin,
     SecretError,
     SettingsError,
     connect,
     email_form,
     mail_merge,
+    salesforce,
     send,
 )
 from smtp_notebook.api import find_server
 from smtp_notebook.connection import current, saved
+from smtp_notebook.practice import Answer
 
 #: With signs that a URL, JSON, a repr and base64 each write in their own way.
 CANARY = "c@nary/7f3a: \"quoted\" 'é' %41?"
@@ -329,6 +335,108 @@ def test_a_password_of_a_code_does_not_change_what_a_reply_means():
     with Server(login=("ann", "5.1.1"), script={"rcpt": "550 5.1.1 nobody 5.1.1"}) as server:
         error = raised(mail, Connection.from_url(server.url(user="ann"), password=lambda: "5.1.1"))
     assert (error.outcome.enhanced, error.outcome.status) == ("5.1.1", 404)
+
+
+# ------------------------------------------------------------------------------- a Salesforce org's
+
+
+def echo(asked):
+    """Answer with all that was asked, as a careless server or a proxy on the way does."""
+    told = html.escape(f"{asked.body.decode('utf-8', 'replace')} {dict(asked.headers)}")
+    if "Soap" in asked.path:
+        fault = f"<sf:exceptionCode>INVALID_LOGIN</sf:exceptionCode><sf:exceptionMessage>{told}</sf:exceptionMessage>"
+        return Answer(500, f'<a xmlns:sf="urn:x">{fault}</a>'.encode())
+    if "oauth2" in asked.path:
+        return Answer(400, {"error": "invalid_grant", "error_description": html.unescape(told)})
+    return Answer(400, [{"errorCode": "MALFORMED_QUERY", "message": html.unescape(told)}])
+
+
+def echo_as_a_page(asked):
+    return Answer(500, f"<html>{asked.body.decode()} {dict(asked.headers)}</html>".encode())
+
+
+#: How an org's secrets come in: each gives a login of which one secret is the canary.
+ORG_WAYS = {
+    "password": {"user": "ann@example.com", "password": lambda: CANARY},
+    "security token": {"user": "ann@example.com", "password": lambda: "x", "security_token": lambda: CANARY},
+    "consumer secret": {"consumer_key": "practice-app", "consumer_secret": lambda: CANARY},
+    "session": {"session": lambda: PLAIN_CANARY},
+}  # fmt: skip
+ORG_FAULTS = {
+    "refused": None,
+    "echoed": echo,
+    "echoed as a page": echo_as_a_page,
+    "redirected": lambda _: Answer(302, b"", {"Location": f"https://x.example.org/?{CANARY!r}"}),
+    "ended early": lambda _: Answer(200, b"{", {"Content-Length": "99"}),
+}
+
+
+@pytest.mark.parametrize("way", ORG_WAYS)
+def test_no_error_output_log_or_file_has_an_orgs_secret(way, tmp_path, capsys, caplog, drawer, monkeypatch):
+    monkeypatch.setenv("SMTP_NOTEBOOK_CONFIG", str(tmp_path))
+    for name in ("urllib3", "requests", "simple_salesforce", "smtp_notebook", "keyring"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    with PracticeOrg() as org:
+        login = SalesforceLogin(org.url, ca_file=org.ca_file, **ORG_WAYS[way])
+        if way != "session":
+            assert login.save("acme") == login.saved("acme")
+            assert CANARY in drawer.kept.values()
+        gone = dataclasses.replace(login, url="https://127.0.0.1:1")
+        untrusted = dataclasses.replace(login, ca_file="")
+        for via, fault in (*((login, f) for f in ORG_FAULTS.values()), (gone, None), (untrusted, None)):
+            org.hook = fault
+            source = salesforce("Lead", ["Email"], org=via)
+            source.prepare()
+            error = raised(source.read, source.begin("all").cursor)
+            assert isinstance(error, MailError)
+            for thing in (via, source, source._org, error):
+                for canary in (CANARY, PLAIN_CANARY):
+                    assert_hidden(shown(thing), canary)
+            copied = pickle.loads(pickle.dumps(source._org)).login
+            assert isinstance(raised(copied.resolve), SecretError)
+    output = capsys.readouterr()
+    seen = [output.out, output.err, caplog.text, *(repr(record.__dict__) for record in caplog.records)]
+    seen += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    for text in seen:
+        assert_hidden(text)
+        assert_hidden(text, PLAIN_CANARY)
+
+
+def test_the_id_of_a_session_is_a_secret_too():
+    with PracticeOrg() as org:
+        source = salesforce("Lead", ["Email"], org=org)
+        source.prepare()
+        source.read(source.begin("all").cursor)
+        (session,) = org._sessions
+        org.hook = echo
+        error = raised(source.read, source.begin("all").cursor)
+        assert "MALFORMED_QUERY" in str(error)
+        for thing in (source, source._org, error):
+            assert_hidden(shown(thing), session)
+
+
+@pytest.mark.parametrize(
+    "type_it",
+    [
+        lambda c: SalesforceLogin(f"salesforce://ann:{c}@acme.my.salesforce.com"),
+        lambda c: SalesforceLogin(f"https://ann:{c}/x@acme.my.salesforce.com"),
+        lambda c: SalesforceLogin("acme.my.salesforce.com", user="ann", password=c),
+        lambda c: SalesforceLogin("acme.my.salesforce.com", user="ann", security_token=c),
+        lambda c: SalesforceLogin("acme.my.salesforce.com", consumer_key="k", consumer_secret=c),
+        lambda c: salesforce("Lead", org=f"ann:{c}@acme.my.salesforce.com"),
+        lambda c: salesforce("Lead", org=f"salesforce://ann:{c}@acme.my.salesforce.com"),
+    ],
+)
+def test_an_orgs_secret_that_was_typed_is_refused_with_the_safe_ways(type_it):
+    for canary in (PLAIN_CANARY, CANARY):
+        error = raised(type_it, canary)
+        assert isinstance(error, SettingsError), error
+        for word in ("SMTP_NOTEBOOK_SALESFORCE_", "keyring", "=lambda", "Change that password"):
+            assert word in str(error)
+        plain = "".join(traceback.TracebackException.from_exception(error).format())
+        for text in (str(error), repr(error), *error._render_traceback_(), plain, repr(vars(error))):
+            assert_hidden(text, canary)
+            assert "7f3a" not in text, "not a part of it either"
 
 
 # ----------------------------------------------------------------------------------- what was typed
