@@ -11,9 +11,7 @@ import asyncio
 import datetime as dt
 import functools
 import inspect
-import math
 import os
-import re
 import sys
 import time
 import traceback
@@ -26,6 +24,7 @@ from typing import Any, Literal, Self, get_args
 from smtp_notebook import api
 from smtp_notebook import connection as connections
 from smtp_notebook.connection import Connection
+from smtp_notebook.durations import seconds_of, spoken
 from smtp_notebook.fields import check_field_names
 from smtp_notebook.letters import LETTER
 from smtp_notebook.message import Attachment, Message
@@ -48,46 +47,6 @@ _MAX_VALUE = 20_000
 
 
 # -------------------------------------------------------------------------------------------- decisions
-
-
-_NUMBER = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)"
-_DURATION = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m(?:in)?)?(?:{_NUMBER}s)?")
-
-
-def seconds_of(duration: str | float | dt.timedelta) -> float:
-    """Return a duration in seconds.
-
-    Args:
-        duration: Seconds as a number, a timedelta, or text such as ``90s``, ``10m``, ``2h`` or ``1h30m``.
-
-    Raises:
-        OptionError: It is none of these, or negative.
-    """
-    seconds = math.nan
-    if isinstance(duration, dt.timedelta):
-        seconds = duration.total_seconds()
-    elif isinstance(duration, str):
-        found = _DURATION.fullmatch("".join(duration.lower().split()))
-        if found and found[0]:
-            seconds = sum(float(found[i] or 0) * unit for i, unit in ((1, 3600), (2, 60), (3, 1)))
-    elif isinstance(duration, int | float) and not isinstance(duration, bool):
-        seconds = float(duration)
-    if not 0 <= seconds < math.inf:
-        raise OptionError(f"min_duration: {duration!r} is no duration.", "Write 90s, 10m or 1h30m.")
-    return seconds
-
-
-_TENTHS, _SECONDS, _MINUTES = 10, 120, 7200
-
-
-def spoken(seconds: float) -> str:
-    """Return a duration as people say it: ``3.2 s``, ``45 s``, ``12 min``, ``2 h 5 min``."""
-    if seconds < _TENTHS:
-        return f"{seconds:.1f} s"
-    if seconds < _SECONDS:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if seconds < _MINUTES else f"{minutes // 60} h {minutes % 60} min"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
