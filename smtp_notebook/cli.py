@@ -1,54 +1,30 @@
-"""The command line: ``smtp-notebook doctor``. A thin adapter: each command is a call of the library.
+"""The command line: ``smtp-notebook``. A thin adapter: each command is a call of the library.
 
-Exit codes: 0 all well, 1 it was tried and failed, 2 wrong usage. What went wrong is one sentence on stderr; no
-command takes a password, because a command line stands in the shell's history and in every list of processes.
+Exit codes: 0 all well, 1 it was tried and failed, 2 wrong usage, 3 rows of a watch wait for approval, 130 interrupted.
+What went wrong is one sentence on stderr; no command takes a password, because a command line stands in the shell's
+history and in every list of processes.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from typing import Any
 
 import click
 
-from smtp_notebook.outcome import AddressError, MailError, OptionError, SettingsError
+from smtp_notebook import journal_commands, mail_commands, practice_commands, terminal, watch_commands
 
 __all__ = ["main"]
 
-_PASSWORD_IN_URL = re.compile(r"(?:^|://)[^/@:]*:[^/]+@")
-_USAGE = 2
-_FAILED = 1
-
-
-class _Mistake(click.ClickException):
-    """What was asked for cannot be understood."""
-
-    exit_code = _USAGE
-
-
-def _told(error: MailError) -> click.ClickException:
-    """Return a person's mistake as one line for stderr."""
-    usage = isinstance(error, SettingsError | OptionError | AddressError)
-    return (_Mistake if usage else click.ClickException)(str(error))
-
-
-class _Commands(click.Group):
-    """Commands whose MailErrors are one line: cause and fix, and no traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except MailError as error:
-            raise _told(error) from None
-
 
 @click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=terminal.Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(package_name="smtp_notebook")
 def main() -> None:
-    """Send mail from Jupyter notebooks: what can be done without one."""
+    """Send mail, one for each row of a table, and nobody gets it twice.
+
+    merge, send and watch are dry runs until --send is added. Each command has examples: smtp-notebook merge --help.
+    """
 
 
 _EXAMPLES = """
@@ -61,11 +37,11 @@ Examples:
 """
 
 
-@main.command(epilog=_EXAMPLES)
+@click.command(epilog=_EXAMPLES, short_help="Check this machine and a server; no mail is sent.")
 @click.argument("server", required=False)
 @click.option("--sender", default="", metavar="ADDRESS", help="Ask the server whether this address may send.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long each step may take; 60 by default.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@terminal.json_option
 @click.pass_context
 def doctor(
     ctx: click.Context, server: str | None, sender: str, timeout: float | None, *, as_json: bool
@@ -81,25 +57,34 @@ def doctor(
     from smtp_notebook import api
     from smtp_notebook.machine import machine
 
-    if server is not None and _PASSWORD_IN_URL.search(server):
-        cause = "A password stands in the URL, where the shell's history keeps it and every list of processes shows it."
-        raise SettingsError(
-            cause, "Change it, and set the new one in SMTP_NOTEBOOK_PASSWORD or save the connection."
-        )
+    terminal.refuse_password(server)
     connection = api.named_connection(server)
     if connection is None:
-        click.echo("No server is named: SERVER or SMTP_NOTEBOOK_URL would. The sandbox is checked.", err=True)
+        terminal.tell("No server is named: SERVER or SMTP_NOTEBOOK_URL would. The sandbox is checked.")
         connection = api.named_connection("sandbox")
     assert connection is not None
     if timeout is not None:
         connection = connection.with_(timeout=timeout)
     here = machine()
     if not as_json:
-        click.echo(f"{here.text()}\n")
+        terminal.say(f"{here.text()}\n")
     there = connection.check(sender)
     if as_json:
         found = {"ok": here.ok and there.ok, "machine": here.to_dict(), "server": there.to_dict()}
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        terminal.say(json.dumps(found, indent=2))
     else:
-        click.echo(there.text())
-    ctx.exit(0 if here.ok and there.ok else _FAILED)
+        terminal.say(there.text())
+    ctx.exit(terminal.OK if here.ok and there.ok else terminal.FAILED)
+
+
+_COMMANDS = (
+    mail_commands.merge,
+    mail_commands.send,
+    watch_commands.watch,
+    journal_commands.journal,
+    practice_commands.sandbox,
+    doctor,
+    practice_commands.demo,
+)
+for _command in _COMMANDS:
+    main.add_command(_command)

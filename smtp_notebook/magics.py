@@ -10,6 +10,7 @@ import argparse
 import difflib
 import re
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, context_matcher
@@ -25,10 +26,8 @@ from IPython.core.magic import (
 from IPython.core.magic_arguments import argument, magic_arguments
 from IPython.display import display
 
-from smtp_notebook import api, outputs
+from smtp_notebook import api, flags, outputs
 from smtp_notebook import connection as connections
-from smtp_notebook.bodies import FORMATS
-from smtp_notebook.fields import IMPORTANCES
 from smtp_notebook.message import Message
 from smtp_notebook.outcome import DeliveryError, OptionError
 from smtp_notebook.sandbox import default_sandbox
@@ -39,12 +38,7 @@ __all__ = ["SendEmailMagics", "register", "split_options", "unregister"]
 _JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}")
 #: What somebody may try who looks for an option that takes a password.
 _PASSWORD = re.compile(r"--?(?:pass\w*|pw|pwd|secret|token|api-?key)", re.IGNORECASE)
-#: Options that become fields of the message as they are.
-_FIELDS = (
-    "to", "cc", "bcc", "from_", "reply_to", "subject", "format", "attach", "inline", "importance", "preheader", "theme",
-    "unsubscribe", "bulk", "list_id", "feedback_id", "postal_address",
-)  # fmt: skip
-_CHOICES = {"--format": FORMATS, "--importance": IMPORTANCES, "--on": outputs.WHEN, "--bulk": ("yes", "no")}
+_CHOICES = {f.names[0]: f.choices for f in flags.flags() if f.choices} | {"--on": outputs.WHEN}
 
 
 def split_options(line: str) -> list[str]:
@@ -67,33 +61,26 @@ def split_options(line: str) -> list[str]:
     return [re.sub("\x00([0-9]+)\x00", lambda m: kept[int(m[1])], t) for t in tokens]
 
 
+def _fields(*names: str) -> Callable[[Any], Any]:
+    """Add the options of `flags` to a magic; all of them where none is named."""
+
+    def add(function: Any) -> Any:
+        for flag in reversed(flags.flags(*names)):
+            more: dict[str, Any] = {"action": "append"} if flag.many else {}
+            more |= {"choices": flag.choices} if flag.choices else {}
+            function = argument(*flag.names, dest=flag.field, help=flag.help, **more)(function)
+        return function
+
+    return add
+
+
 @magics_class
 class SendEmailMagics(Magics):
     """The magics of smtp_notebook; each translates to one call of the library."""
 
     @magic_arguments()
-    @argument("--to", "-t", action="append", help="recipients, separated by ; or ,")
-    @argument("--cc", action="append", help="copies")
-    @argument("--bcc", action="append", help="blind copies")
-    @argument("--from", dest="from_", help="the sender")
-    @argument("--reply-to", action="append", help="where answers go")
-    @argument("--subject", "-s", help="the subject")
-    @argument("--format", "-f", choices=FORMATS, help="what the cell is; Markdown by default")
-    @argument("--attach", "-a", action="append", help="a file, or {{ an object }}; may be repeated")
+    @_fields()
     @argument("--attach-root", help="the folder that attached files must be in; the working one by default")
-    @argument("--inline", action="append", help="an image that the HTML shows by cid:")
-    @argument("--preheader", help="what inboxes show beside the subject")
-    @argument("--theme", help="what a Markdown cell looks like: a file, or none")
-    @argument(
-        "--unsubscribe", action="append", help="where one unsubscribes: https: or mailto:; may be repeated"
-    )
-    @argument(
-        "--bulk", choices=("yes", "no"), help="whether it is bulk mail; by default if it has a list's headers"
-    )
-    @argument("--list-id", help="the mailing list: news.example.com, or News <news.example.com>")
-    @argument("--feedback-id", help="what Gmail counts complaints by: campaign:customer:kind:sender")
-    @argument("--postal-address", help="the sender's, for the footer")
-    @argument("--importance", choices=IMPORTANCES, help="low, normal or high")
     @argument("--template", help="a template file in place of the cell (line form)")
     @argument("--via", help="a URL or a saved name; by default the notebook's connection")
     @argument("--once", action="store_true", help="skip a mail that went before")
@@ -135,7 +122,7 @@ class SendEmailMagics(Magics):
                 "The mail's text comes from the cell below %%send_email, or from --template FILE in a line."
             )
             raise OptionError(cause, "Give one of the two.")
-        given = _given(options)
+        given = flags.given(vars(options))
         source: Any = cell
         if options.template is not None:
             from pathlib import Path
@@ -156,15 +143,8 @@ class SendEmailMagics(Magics):
 
     @magic_arguments()
     @argument("switch", nargs="?", choices=("off",), help="off: mail nothing of this cell after all")
-    @argument("--to", "-t", action="append", help="recipients, separated by ; or ,")
-    @argument("--cc", action="append", help="copies")
-    @argument("--bcc", action="append", help="blind copies")
-    @argument("--from", dest="from_", help="the sender")
-    @argument("--reply-to", action="append", help="where answers go")
-    @argument("--subject", "-s", help="the subject; by default how the cell ended")
-    @argument("--attach", "-a", action="append", help="a file that the cell makes, or {{ an object }}")
+    @_fields("to", "cc", "bcc", "from_", "reply_to", "subject", "attach", "importance")
     @argument("--attach-root", help="the folder that attached files must be in; the working one by default")
-    @argument("--importance", choices=IMPORTANCES, help="low, normal or high")
     @argument("--via", help="a URL or a saved name; by default the notebook's connection")
     @argument("--min-duration", default="0s", help="mail slow cells alone: 90s, 10m, 1h30m")
     @argument("--on", choices=outputs.WHEN, default="always", help="always, error or success")
@@ -185,7 +165,7 @@ class SendEmailMagics(Magics):
         if options.switch:
             outputs.disarm(self.shell)
             return
-        given = _given(options)
+        given = flags.given(vars(options))
 
         def fill(**fields: Any) -> Message:
             template = Template("", attach_root=options.attach_root, **fields)
@@ -231,12 +211,6 @@ def _parsed(line: str, parser: Any, magic: str) -> argparse.Namespace:
     except UsageError as error:
         raise OptionError(_usage(str(error), tokens, _known_options(parser), magic)) from None
     return parsed
-
-
-def _given(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the options that are fields of a message, where they were given."""
-    found = {name: getattr(options, name, None) for name in _FIELDS}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _known_options(parser: Any) -> list[str]:

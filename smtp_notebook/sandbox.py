@@ -34,6 +34,7 @@ __all__ = ["Received", "Sandbox", "default_sandbox"]
 
 _HOST = "127.0.0.1"
 _SIZE = 64 * 2**20
+_LAST_PORT = 65_535
 _SHOWN = 20
 _LOG = logging.getLogger("smtp_notebook")
 
@@ -51,13 +52,20 @@ class Sandbox:
 
     Args:
         max_messages: How many mails are kept; the oldest go first.
+        port: The port on loopback; 0 has the system choose one.
 
     Use it as a context manager, or call `start`; starting twice is harmless. Any login is accepted.
+
+    Raises:
+        SettingsError: From here, no mail would be kept, or there is no such port; from `start`, the port is taken.
     """
 
-    def __init__(self, max_messages: int = 10_000) -> None:
+    def __init__(self, max_messages: int = 10_000, *, port: int = 0) -> None:
         if max_messages < 1:
             raise SettingsError(f"max_messages={max_messages} keeps nothing.", "Give 1 or more.")
+        if not 0 <= port <= _LAST_PORT:
+            raise SettingsError(f"port={port} is no port.", "Give 1 to 65535, or 0 to have one chosen.")
+        self._wanted = port
         self._messages: collections.deque[Received] = collections.deque(maxlen=max_messages)
         self._count = 0
         self._watchers: tuple[_Watcher, ...] = ()
@@ -81,7 +89,12 @@ class Sandbox:
                 target=self._loop.run_forever, name="smtp_notebook sandbox", daemon=True
             )
             self._thread.start()
-            self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(timeout=10)
+            try:
+                self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(timeout=10)
+            except OSError as error:
+                self.stop()
+                cause = f"Port {self._wanted} on this machine cannot be used: {_why(error)}."
+                raise SettingsError(cause, "Give another, or 0 to have one chosen.") from None
             self._port = self._server.sockets[0].getsockname()[1]
             atexit.register(self.stop)
         return self
@@ -93,7 +106,7 @@ class Sandbox:
 
     async def _listen(self) -> asyncio.Server:
         loop = asyncio.get_running_loop()
-        return await loop.create_server(lambda: _protocol(self._keep, loop), _HOST, 0)
+        return await loop.create_server(lambda: _protocol(self._keep, loop), _HOST, self._wanted)
 
     def stop(self) -> None:
         """Stop listening; what arrived stays. Stopping twice is harmless."""
@@ -205,6 +218,11 @@ class Sandbox:
         rest = len(newest) - _SHOWN
         lines += [f"  … and {rest:,} more: sandbox.messages"] if rest > 0 else []
         return {"text/plain": "\n".join([repr(self), *lines]), "text/html": _inbox(newest)}
+
+
+def _why(error: OSError) -> str:
+    """Return the system's own words; asyncio puts a sentence of its own around them."""
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 def _protocol(keep: Any, loop: asyncio.AbstractEventLoop) -> SMTP:

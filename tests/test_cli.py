@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tomllib
 from importlib import import_module
 
@@ -20,26 +17,6 @@ from smtp_notebook import machine as machines
 from smtp_notebook.checkup import Mark
 
 PASSWORD = "correct-horse-battery"
-
-
-@pytest.fixture
-def smtp_notebook(tmp_path):
-    """Run the command in a process of its own, with a terminal's stdin closed; return what it came to."""
-
-    def run(*arguments, **variables):
-        environment = {
-            **os.environ,
-            "SMTP_NOTEBOOK_CONFIG": str(tmp_path / "config"),
-            "PYTHONPATH": str(ROOT),
-            **variables,
-        }
-        return subprocess.run(
-            [sys.executable, "-m", "smtp_notebook", *arguments],
-            check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment, cwd=tmp_path,
-            timeout=60,
-        )  # fmt: skip
-
-    return run
 
 
 def test_without_a_server_the_doctor_says_so_and_checks_the_sandbox(smtp_notebook):
