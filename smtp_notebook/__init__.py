@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from smtp_notebook.merger import merge_form
     from smtp_notebook.message import Attachment, Message
     from smtp_notebook.oauth import GoogleOAuth, MicrosoftOAuth
+    from smtp_notebook.org import SalesforceLogin
     from smtp_notebook.outcome import (
         AddressError,
         AttachmentError,
@@ -36,15 +37,21 @@ if TYPE_CHECKING:
         Report,
         SecretError,
         SettingsError,
+        SourceError,
         State,
         TemplateError,
     )
     from smtp_notebook.outputs import email_output
+    from smtp_notebook.practice import PracticeOrg
     from smtp_notebook.returns import Bounces, read_bounces
     from smtp_notebook.sandbox import Sandbox
     from smtp_notebook.signing import Dkim
+    from smtp_notebook.soql import salesforce
+    from smtp_notebook.sources import csv_folder, sql
     from smtp_notebook.suppressions import Suppressions, suppress, unsuppress
     from smtp_notebook.template import Template
+    from smtp_notebook.triggers import Watch, watch
+    from smtp_notebook.watchstatus import WatchStatus
 
 _HOMES = {
     "addresses": ("Address",),
@@ -59,6 +66,7 @@ _HOMES = {
     "merger": ("merge_form",),
     "message": ("Attachment", "Message"),
     "oauth": ("GoogleOAuth", "MicrosoftOAuth"),
+    "org": ("SalesforceLogin",),
     "outcome": (
         "AddressError",
         "AttachmentError",
@@ -73,15 +81,21 @@ _HOMES = {
         "Report",
         "SecretError",
         "SettingsError",
+        "SourceError",
         "State",
         "TemplateError",
     ),
     "outputs": ("email_output",),
+    "practice": ("PracticeOrg",),
     "returns": ("Bounces", "read_bounces"),
     "sandbox": ("Sandbox",),
     "signing": ("Dkim",),
+    "soql": ("salesforce",),
+    "sources": ("csv_folder", "sql"),
     "suppressions": ("Suppressions", "suppress", "unsuppress"),
     "template": ("Template",),
+    "triggers": ("Watch", "watch"),
+    "watchstatus": ("WatchStatus",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -106,19 +120,25 @@ __all__ = [
     "MicrosoftOAuth",
     "OptionError",
     "Outcome",
+    "PracticeOrg",
     "PreflightError",
     "Report",
+    "SalesforceLogin",
     "Sandbox",
     "SecretError",
     "SettingsError",
+    "SourceError",
     "State",
     "Suppressions",
     "Template",
     "TemplateError",
+    "Watch",
+    "WatchStatus",
     "amail_merge",
     "asend",
     "asend_notebook",
     "connect",
+    "csv_folder",
     "email_form",
     "email_output",
     "inbox",
@@ -127,11 +147,14 @@ __all__ = [
     "merge_form",
     "preview",
     "read_bounces",
+    "salesforce",
     "send",
     "send_notebook",
+    "sql",
     "suppress",
     "unload_ipython_extension",
     "unsuppress",
+    "watch",
 ]
 
 
