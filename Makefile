@@ -51,8 +51,8 @@ tables: $(VENV)/.dev ## write the tables of the documentation that tests make
 	@$(BIN)/python scripts/node_packages.py
 	$(PYTEST) -m "not slow" --tables $$(grep -l "^from tables import" tests/test_*.py)
 
-kill: $(VENV)/.dev ## kill merges and watches at SEEDS random moments, resume, and count copies
-	cd tests && ../$(BIN)/python kill.py --seeds $(or $(SEEDS),200)
+kill: $(VENV)/.dev ## kill merges and watches at SEEDS random moments, resume, and count copies; JOURNAL=postgresql for that one
+	cd tests && ../$(BIN)/python kill.py --seeds $(or $(SEEDS),200) --journal $(or $(JOURNAL),sqlite)
 	cd tests && ../$(BIN)/python kill_watch.py --seeds $(or $(SEEDS),200)
 
 soak: $(VENV)/.dev ## send COUNT mails to a Postfix that fails in every way, over MINUTES, and count copies

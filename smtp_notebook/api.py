@@ -44,6 +44,7 @@ from smtp_notebook.outcome import (
     SettingsError,
     State,
 )
+from smtp_notebook.places import DatabaseURL
 from smtp_notebook.preflight import Feed, Planned, Preflight, Single, Watch, checked
 from smtp_notebook.press import Press, printed_once, with_sender
 from smtp_notebook.rate import Limiter, parse_rates
@@ -730,7 +731,7 @@ def _held(ready: _Ready) -> Merge:
     return merge
 
 
-def _say_new(merge: Merge, path: Path) -> None:
+def _say_new(merge: Merge, path: Path | DatabaseURL) -> None:
     if not merge.server.connection.is_loopback:
         merge.note(f"The journal {str(path)!r} is new: nothing is known of earlier sends.")
 
@@ -928,7 +929,7 @@ def mail_merge(
             ``"stop"`` refuses and says what changed, ``"send-rest"`` goes on with the rest.
         on_problem: ``"stop"`` sends nothing when a row has a problem; ``"skip"`` sends the good rows
             and reports the others.
-        journal: A Journal or its file; by default the user's own.
+        journal: A Journal, its file, or ``postgresql://host/database``; by default the user's own.
         progress: Show a progress bar when it takes longer than a second.
         on_outcome: Called once per row, on this thread, after the row was recorded; it may send mails itself.
         **fields: Fields that win over the template's, as templates themselves. ``event`` is an `Event`, one

@@ -15,7 +15,7 @@ from typing import Any
 
 from smtp_notebook.outcome import JournalError, MergeRefusedError
 
-__all__ = ["Holder", "alive", "boot_id", "on_network", "publish", "seen", "stamp"]
+__all__ = ["Holder", "alive", "boot_id", "held_by", "here", "on_network", "publish", "seen", "stamp", "words"]
 
 _NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "sshfs", "glusterfs", "ceph", "lustre")
 
@@ -77,13 +77,13 @@ class Holder:
         if not _locked(self._file):
             who = self._read()
             self._file.close()
-            raise _held(campaign, who, "Wait for it, or interrupt it there.")
+            raise held_by(campaign, who, "Wait for it, or interrupt it there.")
         who = self._read()
         if who and who.get("host") != platform.node():
             self._file.close()
             fix = f"If it is dead, delete {str(self._path)!r}."
-            raise _held(campaign, who, fix)
-        self._write({"host": platform.node(), "boot": boot_id(), "pid": os.getpid(), "since": stamp()})
+            raise held_by(campaign, who, fix)
+        self._write(here())
 
     def _read(self) -> dict[str, Any]:
         self._file.seek(0)
@@ -116,9 +116,9 @@ def seen(path: Path, campaign: str) -> str:
         return ""  # nobody ran it, or it cannot be read while it is locked (Windows)
     if not who:
         return ""
-    here = who.get("host") == platform.node()
+    near = who.get("host") == platform.node()
     gone = who.get("boot") != boot_id() or not isinstance(who.get("pid"), int) or not alive(who["pid"])
-    return "" if here and gone else _place(who)
+    return "" if near and gone else words(who)
 
 
 def _beside(path: Path, campaign: str) -> Path:
@@ -133,14 +133,21 @@ def _who(text: str) -> dict[str, Any]:
     return {}
 
 
-def _place(who: dict[str, Any]) -> str:
+def here() -> dict[str, Any]:
+    """Return who this process is, for others to read."""
+    return {"host": platform.node(), "boot": boot_id(), "pid": os.getpid(), "since": stamp()}
+
+
+def words(who: dict[str, Any]) -> str:
+    """Say who somebody is."""
     return (
         f"process {who.get('pid', '?')} on {who.get('host', 'an unknown host')} since {who.get('since', '?')}"
     )
 
 
-def _held(campaign: str, who: dict[str, Any], fix: str) -> MergeRefusedError:
-    error = MergeRefusedError(f"The campaign {campaign!r} is being sent already, by {_place(who)}.", fix)
+def held_by(campaign: str, who: dict[str, Any], fix: str) -> MergeRefusedError:
+    """Return the refusal of a campaign that somebody else has."""
+    error = MergeRefusedError(f"The campaign {campaign!r} is being sent already, by {words(who)}.", fix)
     error.passing = True
     return error
 

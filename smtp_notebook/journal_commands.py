@@ -25,6 +25,7 @@ from smtp_notebook.terminal import (
 
 if TYPE_CHECKING:
     from smtp_notebook.journal import Campaign, Journal
+    from smtp_notebook.places import DatabaseURL
 
 __all__ = ["journal"]
 
@@ -33,8 +34,8 @@ _SINGLE_MAILS = "send()"
 
 
 def _file(command: Callable[..., T]) -> Callable[..., T]:
-    text = "The journal; SMTP_NOTEBOOK_JOURNAL or the user's own by default."
-    return click.option("--journal", "path", metavar="FILE", help=text)(command)
+    text = "The journal, a file or postgresql://host/database; SMTP_NOTEBOOK_JOURNAL or the user's own by default."
+    return click.option("--journal", "path", metavar="PLACE", help=text)(command)
 
 
 @contextlib.contextmanager
@@ -68,10 +69,10 @@ def _missing(path: str | None) -> JournalError:
     return JournalError(f"There is no journal at {str(_place(path))!r} yet.", "The first mailing makes it.")
 
 
-def _place(path: str | None) -> Path:
-    from smtp_notebook.journal import journal_path
+def _place(path: str | None) -> Path | DatabaseURL:
+    from smtp_notebook.places import given
 
-    return Path(path).expanduser().absolute() if path else journal_path()
+    return given(path)
 
 
 _LIST = """

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from smtp_notebook.checkup import Checkup, Mark, Step
 from smtp_notebook.connection import PASSWORD_VARIABLE
@@ -36,7 +37,7 @@ _EXTRA = re.compile(r"""extra\s*==\s*["']([^"']+)["']""")
 
 
 def machine() -> Checkup:
-    """Look at everything on this machine that a mail depends on; touches no network."""
+    """Look at everything on this machine that a mail depends on; no network, but for a journal in a database."""
     looks: tuple[Callable[[], Step], ...] = (
         _python,
         _packages,
@@ -140,9 +141,10 @@ def _keyring() -> Step:
 
 def _journal() -> Step:
     """Open the journal to read it, and see whether it could be written."""
-    path = journal_path()
-    facts = {"path": str(path)}
+    facts: dict[str, Any] = {}
     try:
+        path = journal_path()
+        facts = {"path": str(path)}
         journal = Journal.to_read(path, whole=True)
     except JournalError as error:
         return Step(name="journal", mark=Mark.FAILED, text=error.cause, fix=error.fix, facts=facts)
@@ -151,6 +153,8 @@ def _journal() -> Step:
         with contextlib.closing(journal):
             count = len(journal.campaigns())
         text = f"{path}: intact, {count:,} mailing{'' if count == 1 else 's'}"
+    if not isinstance(path, Path):
+        return Step(name="journal", text=text, facts=facts)
     folder = next(p for p in path.parents if p.exists())
     why = _unwritable(path, folder)
     if why:

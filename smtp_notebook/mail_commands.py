@@ -81,7 +81,9 @@ Examples:
 )
 @click.option("--skip-problems", is_flag=True, help="Send the good rows although others have problems.")
 @click.option(
-    "--journal", metavar="FILE", help="The journal; SMTP_NOTEBOOK_JOURNAL or the user's own by default."
+    "--journal",
+    metavar="PLACE",
+    help="The journal, a file or postgresql://host/database; SMTP_NOTEBOOK_JOURNAL or the user's own by default.",
 )
 @click.option(
     "--preview", type=int, metavar="ROW", help="Print this row's mail, counted from 0, and send nothing."

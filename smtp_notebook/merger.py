@@ -997,7 +997,7 @@ class MergeForm(Form):
         values = {**base.values, **self._values}
         values.pop("__body__", None)
         options |= {"values": values} if values else {}
-        options |= {"journal": getattr(self._journal, "path", self._journal)} if self._journal else {}
+        options |= {"journal": _named(self._journal)} if self._journal else {}
         options |= {"on_problem": "skip"} if self._skip.value else {}
         own = (self._subject.value, self._from.value.strip(), self._format.value)
         fields = dict(base.parsed.given)
@@ -1029,6 +1029,12 @@ def _campaigns(journal: Journal | str | Path | None) -> list[str]:
         return []
     with contextlib.closing(found):
         return found.campaign_names()
+
+
+def _named(journal: Journal | str | Path) -> str | Path:
+    """Return where a journal is, as one would write it in the notebook; a URL without its password."""
+    where = journal.path if isinstance(journal, Journal) else journal
+    return where if isinstance(where, str | Path) else str(where)
 
 
 def _near(folder: Path) -> str:

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-from smtp_notebook import advice, api
+from smtp_notebook import advice, api, places
 from smtp_notebook.addresses import shortened
 from smtp_notebook.arrivals import (
     MOST_REREAD,
@@ -51,7 +51,7 @@ from smtp_notebook.durations import seconds_of
 from smtp_notebook.fields import check_field_names
 from smtp_notebook.frames import Frame
 from smtp_notebook.hands import POLL, AskedError, Hand, LeftError, Life, StoppedError, named_error
-from smtp_notebook.journal import Journal, journal_path
+from smtp_notebook.journal import Journal
 from smtp_notebook.outcome import (
     JournalError,
     MailError,
@@ -565,8 +565,9 @@ class Watch:
         if not self._counts(server):
             return ("practice", server.connection.host, str(server.connection.port), options.campaign)
         given = options.journal
-        path = given.path if isinstance(given, Journal) else Path(given or journal_path()).expanduser()
-        return ("journal", str(path.resolve()), options.campaign)
+        place = given.path if isinstance(given, Journal) else places.given(given)
+        where = place.resolve() if isinstance(place, Path) else place
+        return ("journal", str(where), options.campaign)
 
     @contextlib.contextmanager
     def _open(self, life: Life, server: api.Server, *, by_hand: bool) -> Iterator[_Pass]:

@@ -165,7 +165,9 @@ Examples:
     help="What to do when the campaign's template, From or server is another than it was; stop by default.",
 )
 @click.option(
-    "--journal", metavar="FILE", help="The journal; SMTP_NOTEBOOK_JOURNAL or the user's own by default."
+    "--journal",
+    metavar="PLACE",
+    help="The journal, a file or postgresql://host/database; SMTP_NOTEBOOK_JOURNAL or the user's own by default.",
 )
 @json_option
 @field_options()

@@ -7,7 +7,6 @@ the rows that were there before it began, and of which mails its source was told
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from smtp_notebook.journal import Journal
 from smtp_notebook.outcome import Outcome, State
 from smtp_notebook.schema import checksum, key_hash
 from smtp_notebook.standing import RECHECKED
+from smtp_notebook.store import Database
 
 __all__ = ["BEFORE", "Book", "PracticeBook", "Watchbook"]
 
@@ -110,7 +110,7 @@ class Watchbook:
         self._name = campaign
 
     def __repr__(self) -> str:
-        return f"<Watchbook of {self._name!r} in {self._journal.path.name!r}>"
+        return f"<Watchbook of {self._name!r} in {str(self._journal.path)!r}>"
 
     def _read(self, query: str, *values: Any) -> list[Any]:
         return self._journal._all(query, *values)  # noqa: SLF001 - a watchbook is a part of its journal
@@ -153,15 +153,18 @@ class Watchbook:
         values = (self._name, _text(cursor), how, stamp())
         before = [(self._name, key_hash(key), key) for key in dict.fromkeys(keys)]
 
-        def change(db: sqlite3.Connection) -> bool:
-            sql = "INSERT OR IGNORE INTO watch (name, cursor, since, created, sum) VALUES (?, ?, ?, ?, ?)"
+        def change(db: Database) -> bool:
+            sql = (
+                "INSERT INTO watch (name, cursor, since, created, sum) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (name) DO NOTHING"
+            )
             if not db.execute(sql, (*values, checksum(values))).rowcount:
                 return False
             sql = "INSERT INTO watch_before (name, hash, key, sum) VALUES (?, ?, ?, ?)"
             db.executemany(sql, ((*row, checksum(row)) for row in before))
             sql = (
-                "INSERT OR IGNORE INTO watch_told SELECT id FROM record WHERE state IN (?, ?) "
-                "AND campaign IN (SELECT id FROM campaign WHERE name=?)"
+                "INSERT INTO watch_told (record) SELECT id FROM record WHERE state IN (?, ?) "
+                "AND campaign IN (SELECT id FROM campaign WHERE name=?) ON CONFLICT (record) DO NOTHING"
             )
             db.execute(sql, (*_WENT, self._name))
             return True
@@ -175,7 +178,7 @@ class Watchbook:
             return False
         values = (self._name, _text(after), row[1], row[2])
 
-        def change(db: sqlite3.Connection) -> bool:
+        def change(db: Database) -> bool:
             sql = "UPDATE watch SET cursor=?, sum=? WHERE name=? AND cursor=?"
             return bool(db.execute(sql, (values[1], checksum(values), self._name, row[0])).rowcount)
 
@@ -243,9 +246,10 @@ class Watchbook:
         if number is None or not rows:
             return
 
-        def change(db: sqlite3.Connection) -> None:
+        def change(db: Database) -> None:
             sql = (
-                "INSERT OR IGNORE INTO watch_told SELECT id FROM record WHERE campaign=? AND hash=? AND key=?"
+                "INSERT INTO watch_told (record) SELECT id FROM record WHERE campaign=? AND hash=? AND key=? "
+                "ON CONFLICT (record) DO NOTHING"
             )
             db.executemany(sql, rows)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from dataclasses import dataclass
 
 from smtp_notebook import Connection, Journal, State, Template
 from smtp_notebook.frames import Frame
+from smtp_notebook.holder import Holder
 from smtp_notebook.journal import Ledger
 from smtp_notebook.preflight import Feed, Planned, Preflight
 from smtp_notebook.press import Press
@@ -24,9 +27,18 @@ class Begun:
     known: list
 
     def die(self):
-        """End as a killed process does: the system drops its lock, and nothing else happens."""
-        self.ledger._holder._file.close()
+        """End as a killed process does: the system drops its lock or connection, and nothing else happens."""
+        if isinstance(self.ledger._holder, Holder):
+            self.ledger._holder._file.close()
+        else:
+            cut(self.journal)
         self.journal.close()
+
+
+def cut(journal):
+    """Break the connection of a journal in PostgreSQL, as a killed client or a network does."""
+    with socket.socket(fileno=os.dup(journal._store._session.connection.fileno())) as wire:
+        wire.shutdown(socket.SHUT_RDWR)
 
 
 def begun(journal, data, campaign="c"):

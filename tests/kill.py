@@ -9,12 +9,15 @@ Run ``python tests/kill.py --seeds 200`` for a long run. The seed picks three ki
 - one dot without an answer in a child that lives on.
 
 Besides, some answers come late: only after commands of other connections.
+
+With ``--journal postgresql`` the journals are in a PostgreSQL of this run's own.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import random
 import signal
 import subprocess
@@ -27,6 +30,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from databases import running_postgres
+from journals import fresh
 from scripted import ACCEPT_DROP, DROP, Server
 
 from smtp_notebook import Connection, Journal, State, mail_merge
@@ -198,12 +203,15 @@ class _Killer:
         return ACCEPT_DROP if self._drop_kept else DROP
 
 
-def run_seed(seed, rows=ROWS):
-    """Kill, drop and delay as the seed says, resume until the merge is done, and return the Count."""
+def run_seed(seed, rows=ROWS, postgres=None):
+    """Kill, drop and delay as the seed says, resume until the merge is done, and return the Count.
+
+    The journal is a file, or in *postgres*, a `databases.Postgres`.
+    """
     killer = _Killer(random.Random(seed), rows)
     count = Count()
     with tempfile.TemporaryDirectory() as folder, Server(killer.hooks()) as server:
-        journal = Path(folder) / "journal.sqlite3"
+        journal = fresh(postgres) if postgres is not None else Path(folder) / "journal.sqlite3"
         while True:
             killer.begin(subprocess.Popen(child(server.url(), journal, rows)))
             count.runs += 1
@@ -238,11 +246,11 @@ def _judge(count, copies, known, rows):
     count.too_much_doubt = max(0, doubts - CONNECTIONS * count.kills - count.drops)
 
 
-def run_seeds(seeds, rows=ROWS):
+def run_seeds(seeds, rows=ROWS, postgres=None):
     """Run as many seeds, two at a time, and return their Counts as one."""
     total = Count()
     with ThreadPoolExecutor(2) as pool:
-        for count in pool.map(lambda seed: run_seed(seed, rows), range(seeds)):
+        for count in pool.map(lambda seed: run_seed(seed, rows, postgres), range(seeds)):
             total += count
     return total
 
@@ -252,9 +260,11 @@ def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seeds", type=int, default=20)
     options.add_argument("--rows", type=int, default=ROWS)
+    options.add_argument("--journal", choices=("sqlite", "postgresql"), default="sqlite")
     chosen = options.parse_args()
     begun = time.monotonic()
-    total = run_seeds(chosen.seeds, chosen.rows)
+    with running_postgres() if chosen.journal == "postgresql" else contextlib.nullcontext() as postgres:
+        total = run_seeds(chosen.seeds, chosen.rows, postgres)
     print(f"{chosen.seeds} seeds x {chosen.rows} rows, {time.monotonic() - begun:.0f} s: {total}")
     return 1 if total.duplicates or total.unaccounted or total.too_much_doubt else 0
 

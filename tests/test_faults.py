@@ -45,6 +45,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from journals import fresh
 from scripted import DROP, KEPT, PIPELINING, PLAIN, RESET, SLOWLY, STALL, Server
 from tables import Table
 
@@ -183,11 +184,20 @@ def _told(request):
 
 
 @pytest.fixture
-def journal():
+def journal(request):
     """Return where the journal goes: into memory where there is such a place, because hundreds of merges sync."""
+    if getattr(request, "param", "file") == "postgresql":
+        yield fresh(request.getfixturevalue("postgres"))
+        return
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None, prefix="faults-") as folder:
         yield Path(folder) / "journal.sqlite3"
+
+
+#: What a process, an interrupt or a loop does to a run is the same with both kinds of journal.
+of_both = pytest.mark.parametrize(
+    "journal", ["file", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
 
 
 # --------------------------------------------------------------------------------- faults of one mail
@@ -1046,6 +1056,7 @@ KILLS = [(way, position, True) for way in WAYS for position in POSITIONS] + [
 @tells(
     ("F48 killed between dot and reply", "in doubt, and never sent again by itself", "1 or 0"),
 )
+@of_both
 def test_a_process_killed_between_dot_and_reply_leaves_that_row_in_doubt(way, position, kept, journal):
     """F48."""
     row = POSITIONS[position]
@@ -1075,6 +1086,7 @@ def test_a_process_killed_between_dot_and_reply_leaves_that_row_in_doubt(way, po
 @tells(
     ("F49 interrupted between dot and reply", "in doubt, and never sent again by itself", "1"),
 )
+@of_both
 def test_an_interrupt_between_dot_and_reply_leaves_that_row_in_doubt(way, position, journal, monkeypatch):
     """F49: what is in flight has its time, then it is given up; nothing goes out behind the person's back."""
     everywhere(monkeypatch, "GRACE", SHORT)
@@ -1107,6 +1119,7 @@ def test_an_interrupt_between_dot_and_reply_leaves_that_row_in_doubt(way, positi
 @tells(
     ("F70 interrupted between rows", "the rest stays for the next run", "1"),
 )
+@of_both
 def test_an_interrupt_between_rows_leaves_the_rest_for_the_next_run_which_counts_them(way, position, journal):
     """F70."""
     row = POSITIONS[position]
@@ -1183,6 +1196,7 @@ def test_an_interrupt_while_a_row_is_rendered_stops_the_run_and_the_next_one_wor
 @tells(
     ("F69 another process sends the campaign", "refused, and names it; taken over when it is dead", "1"),
 )
+@of_both
 def test_a_campaign_that_another_process_sends_is_refused_and_taken_over_when_that_one_is_dead(journal):
     """F69."""
     reached = threading.Event()
@@ -1212,6 +1226,7 @@ def test_a_campaign_that_another_process_sends_is_refused_and_taken_over_when_th
 @tells(
     ("F69 two processes start together", "one sends, the other is refused", "1"),
 )
+@of_both
 def test_two_processes_that_start_together_send_once(journal):
     """F69: whoever comes second says who is first."""
     over = threading.Event()
@@ -1504,6 +1519,7 @@ assert len(merge().skipped) == len(ask["data"])
 @tells(
     ("F72 a forked process", "sent", "1"),
 )
+@of_both
 def test_a_forked_process_goes_on_with_a_loop_of_its_own(journal):
     """F72: the parent's background loop did not come along."""
     with Server() as server:
@@ -1531,6 +1547,7 @@ def amerge(server, data, journal, **settings):
 @tells(
     ("F72 a running loop", "sent", "1"),
 )
+@of_both
 def test_a_running_loop_is_no_obstacle(face, journal):
     """F72: a notebook's cell runs inside one."""
 
@@ -1555,6 +1572,7 @@ def after_this(call, *arguments):
     ("F72 cancelled before a dot", "stays for the next run", "0"),
     ("F72 cancelled behind a dot", "in doubt, and never sent again by itself", "1"),
 )
+@of_both
 def test_a_cancelled_merge_keeps_what_it_knows_and_the_rest_goes_later(position, stage, journal, monkeypatch):
     """F72: a cell that is interrupted cancels what it awaits."""
     everywhere(monkeypatch, "GRACE", SHORT)
@@ -1590,6 +1608,7 @@ def test_a_cancelled_merge_keeps_what_it_knows_and_the_rest_goes_later(position,
 @tells(
     ("F72 the loop is closed in mid run", "behind a dot in doubt, else it stays for the next run", "1 or 0"),
 )
+@of_both
 def test_a_loop_closed_in_mid_run_leaves_a_campaign_that_can_be_resumed(stage, journal):
     """F72: whoever stops and closes a loop gets no report, but the journal knows."""
     loop = asyncio.new_event_loop()

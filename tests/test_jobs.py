@@ -42,6 +42,7 @@ from smtp_notebook import (
     jobs,
     mail_merge,
     schema,
+    sqlite_store,
 )
 from smtp_notebook import _sync as sync
 from smtp_notebook import journal as journals
@@ -469,7 +470,7 @@ def test_what_a_dead_run_left_open_is_in_doubt_for_a_look_as_for_the_next_run(
     asyncio.run(intend())
     first.die()
     if power:
-        monkeypatch.setattr(journals, "boot_id", lambda: "another")
+        monkeypatch.setattr(sqlite_store, "boot_id", lambda: "another")
         monkeypatch.setattr(holder, "boot_id", lambda: "another")
     with journals.look(path, "c", scope="s", sender="x", fingerprint="y") as glance:
         looked = [glance.known(f"u{i}@example.com").outcome for i in range(5)]

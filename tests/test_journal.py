@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from begun import begun
+from journals import KINDS, changed, fresh
 from scripted import ACCEPT_DROP, Server
 
 from smtp_notebook import (
@@ -26,6 +27,7 @@ from smtp_notebook import (
     mail_merge,
     schema,
     send,
+    sqlite_store,
 )
 from smtp_notebook import journal as journals
 from smtp_notebook.schema import checksum
@@ -47,12 +49,29 @@ def copies(server):
     return sorted(m.recipients[0] for m in server.log.mails)
 
 
+@pytest.fixture(
+    autouse=True, params=[pytest.param("sqlite"), pytest.param("postgresql", marks=pytest.mark.slow)]
+)
+def kind(request, monkeypatch):
+    """Every promise is kept by both kinds of journal, where nothing else is said."""
+    if request.param == "postgresql":
+        monkeypatch.setenv("SMTP_NOTEBOOK_JOURNAL", fresh(request.getfixturevalue("postgres")))
+    return request.param
+
+
+#: What is of a file alone.
+of_a_file = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+#: What every run of the tests tries with both.
+of_both = pytest.mark.parametrize("kind", KINDS, indirect=True)
+
+
 @pytest.fixture
 def server():
     with Server() as found:
         yield found
 
 
+@of_both
 def test_running_again_mails_nobody_twice_and_says_so(server):
     merge(server, frame(6))
     report = merge(server, frame(6))
@@ -162,6 +181,7 @@ def test_a_changed_attachment_is_a_changed_campaign(server, tmp_path):
         merge(server, frame(2), template())
 
 
+@of_both
 def test_a_row_in_doubt_is_listed_until_a_person_decides():
     with Server({"dot": [ACCEPT_DROP, None]}) as server:
         first = merge(server, frame(3))
@@ -177,6 +197,7 @@ def test_a_row_in_doubt_is_listed_until_a_person_decides():
             Journal().resolve("c", key, delivered=True)
 
 
+@of_both
 def test_a_partly_accepted_row_goes_to_the_rest_alone(server):
     answers = {"b@example.com": ["450 4.2.1 later"], "c@example.com": ["550 5.1.1 no"]}
     server.script["rcpt"] = lambda a: answers.get(a, [None])[-1]
@@ -204,6 +225,7 @@ def test_limit_counts_the_rows_that_are_tried(server):
     assert copies(server) == [f"u{i}@example.com" for i in range(5)]
 
 
+@of_both
 def test_a_second_run_of_a_campaign_is_refused_and_names_the_holder(server):
     journal = Journal()
     ledger = journal.begin("c", scope="loopback:127.0.0.1", sender="x", fingerprint="y")
@@ -214,6 +236,7 @@ def test_a_second_run_of_a_campaign_is_refused_and_names_the_holder(server):
     assert server.log.mails == []
 
 
+@of_a_file
 def test_a_lock_of_another_host_is_never_taken_over(server):
     merge(server, frame(1))
     (lock,) = Journal().path.parent.glob("*.lock")
@@ -233,15 +256,14 @@ def test_a_lock_of_another_host_is_never_taken_over(server):
 )
 def test_a_damaged_record_stops_the_merge_and_keeps_what_is_good(server, change, word):
     merge(server, frame(3))
-    with sqlite3.connect(Journal().path) as db:
-        db.execute(change)
-    db.close()
+    changed(change)
     with pytest.raises(JournalError, match=word):
         merge(server, frame(4))
     assert len(server.log.mails) == 3
     assert len(Journal().export()) == 2
 
 
+@of_a_file
 def test_a_file_that_is_no_journal_is_refused(server, tmp_path):
     (tmp_path / "j").write_bytes(b"not a database at all" * 100)
     with pytest.raises(JournalError, match="damaged"):
@@ -249,6 +271,7 @@ def test_a_file_that_is_no_journal_is_refused(server, tmp_path):
     assert server.log.mails == []
 
 
+@of_a_file
 def test_a_newer_journal_is_refused(tmp_path):
     Journal(tmp_path / "j").close()
     with sqlite3.connect(tmp_path / "j") as db:
@@ -258,12 +281,13 @@ def test_a_newer_journal_is_refused(tmp_path):
         Journal(tmp_path / "j")
 
 
+@of_a_file
 def test_no_dot_leaves_when_the_journal_cannot_be_written(server, monkeypatch):
     """F66: the disk is full at the intent."""
     real = journals.Ledger._commit
 
     def full(self):
-        self._journal._db.execute("PRAGMA query_only=1")
+        self._store._db.execute("PRAGMA query_only=1")
         real(self)
 
     monkeypatch.setattr(journals.Ledger, "_commit", full)
@@ -273,6 +297,7 @@ def test_no_dot_leaves_when_the_journal_cannot_be_written(server, monkeypatch):
     assert server.log.mails == []
 
 
+@of_a_file
 def test_no_secret_and_no_text_is_in_the_file(server, monkeypatch):
     monkeypatch.setenv("SMTP_NOTEBOOK_PASSWORD", "correct-horse")
     with Server(login=("ann", "correct-horse")) as with_login:
@@ -293,6 +318,7 @@ def single(server, **fields):
     return send(via=server.url(), **fields)
 
 
+@of_both
 def test_a_single_mail_that_went_before_says_so_and_goes_only_once_when_asked(server):
     assert "went before" not in repr(single(server))
     assert "went before" in repr(single(server))
@@ -335,6 +361,7 @@ def test_the_name_of_single_mails_is_no_campaign(server):
         merge(server, frame(1), campaign="single mails")
 
 
+@of_both
 def test_a_journal_shows_itself_and_gives_a_report_back(server):
     merge(server, frame(3))
     journal = Journal()
@@ -347,32 +374,38 @@ def test_a_journal_shows_itself_and_gives_a_report_back(server):
         journal.report("c")
 
 
+@of_a_file
 def test_on_a_network_file_system_there_is_no_wal(tmp_path, monkeypatch):
-    monkeypatch.setattr(journals, "on_network", lambda _: True)
+    monkeypatch.setattr(sqlite_store, "on_network", lambda _: True)
     journal = Journal(tmp_path / "j")
-    assert journal._db.execute("PRAGMA journal_mode").fetchone()[0] == "delete"
+    assert journal._store._db.execute("PRAGMA journal_mode").fetchone()[0] == "delete"
 
 
+@of_both
 @pytest.mark.parametrize(("power", "doubtful"), [(False, 1), (True, 5)])
 def test_after_a_power_loss_the_whole_window_is_in_doubt_and_after_a_kill_only_what_was_intended(
-    tmp_path, monkeypatch, power, doubtful
+    kind, monkeypatch, power, doubtful
 ):
-    first = begun(Journal(tmp_path / "j"), frame(5))
+    first = begun(Journal(), frame(5))
 
     async def intend():
         await first.ledger.intend(first.rows[0])
 
     asyncio.run(intend())
     first.die()
-    if power:
-        monkeypatch.setattr(journals, "boot_id", lambda: "another")
-    again = begun(Journal(tmp_path / "j"), frame(5))
+    if power and kind == "sqlite":
+        monkeypatch.setattr(sqlite_store, "boot_id", lambda: "another")
+    elif power:
+        # Of a server that was replaced by its copy.
+        changed("UPDATE claim SET boot='another'")
+    again = begun(Journal(), frame(5))
     assert len(again.rows) == 5 - doubtful
     assert {o.state for o in again.known} == {State.IN_DOUBT}
     assert len(again.known) == doubtful
     again.ledger.close()
 
 
+@of_a_file
 def test_a_journal_of_the_first_form_is_moved_and_knows_who_had_the_mail(server, tmp_path):
     path = tmp_path / "old.sqlite3"
     with sqlite3.connect(path) as db:
@@ -431,9 +464,63 @@ def test_a_mail_that_comes_out_differently_the_second_time_is_refused(server, mo
     assert server.log.mails == []
 
 
+@of_a_file
 def test_a_checksum_stays_what_it_was():
     """Records that an earlier version wrote have to fit."""
     values = (7, "ä@example.com", 2, 1, b"\x00\xff", "", None, "sent", 0.1, 1e20)
     assert checksum(values) == zlib.crc32(
         "7\x1fä@example.com\x1f2\x1f1\x1fb'\\x00\\xff'\x1f\x1fNone\x1fsent\x1f0.1\x1f1e+20".encode()
     )
+
+
+@of_both
+def test_what_went_of_late_is_counted_by_age_mails_and_people(server):
+    server.script["rcpt"] = lambda a: "450 4.2.1 later" if a == "u1@example.com" else None
+    via = Connection.from_url(server.url(), attempts=1)
+    merge(server, frame(3), cc="x@example.com", via=via)
+    single(server)
+    journal = Journal()
+    past = journal.past("loopback:127.0.0.1", 3600)
+    assert sum(mails for _, mails, _ in past) == 4
+    assert sum(people for _, _, people in past) == 7
+    assert all(0 <= age < 60 for age, _, _ in past)
+    assert sum(mails for _, mails, _ in journal.past("real:elsewhere", 3600)) == 1, "the single mail"
+    assert journal.past("loopback:127.0.0.1", 0) == []
+
+
+@of_both
+def test_mails_are_found_by_their_ids_and_every_record_is_exported(server):
+    ids = [o.message_id for o in merge(server, frame(3))]
+    merge(server, frame(1, 9), campaign="d")
+    journal = Journal()
+    assert [(name, o.key) for name, o in journal.mails(lambda name: name in ids[1:])] == [
+        ("c", "u1@example.com"), ("c", "u2@example.com")
+    ]  # fmt: skip
+    table = journal.export()
+    assert list(table["campaign"]) == ["c", "c", "c", "d"]
+    assert set(table["state"]) == {"sent"}
+    assert journal.campaign_names() == ["d", "c"]
+
+
+@of_both
+def test_the_numbers_of_forgotten_records_are_not_given_again(server):
+    merge(server, frame(3))
+    journal = Journal()
+    before = journal._all("SELECT max(id) FROM record")[0][0]
+    journal.forget("c")
+    assert (
+        journal._all("SELECT count(*) FROM intent") == journal._all("SELECT count(*) FROM record") == [(0,)]
+    )
+    merge(server, frame(1))
+    assert journal._all("SELECT min(id) FROM record")[0][0] > before
+
+
+@of_both
+def test_a_report_of_many_rows_is_read_a_few_at_a_time_and_by_place(server):
+    merge(server, frame(25))
+    report = Journal().report("c")
+    assert (len(report), report[24].key, report[-1].key) == (25, "u24@example.com", "u24@example.com")
+    assert [o.key for o in report[3:5]] == ["u3@example.com", "u4@example.com"]
+    assert len(report.sent) == 25
+    with pytest.raises(IndexError):
+        report[25]

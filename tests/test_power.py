@@ -11,8 +11,7 @@ from kill import merge
 from power import traced_merge
 from scripted import Server
 
-from smtp_notebook import State, preflight
-from smtp_notebook import journal as journals
+from smtp_notebook import State, preflight, sqlite_store
 
 ROWS = 400
 IN_DOUBT_AT_MOST = preflight.WINDOW
@@ -38,7 +37,7 @@ def test_the_journal_is_synced_a_window_at_a_time(cuts):
 # What was not synced is lost, or torn somewhere, or all there.
 @pytest.mark.parametrize("chance", [0.0, 0.98, 1.0])
 def test_after_a_power_failure_nothing_that_went_is_due_again(cuts, chance, tmp_path, monkeypatch):
-    monkeypatch.setattr(journals, "boot_id", lambda: "another boot")
+    monkeypatch.setattr(sqlite_store, "boot_id", lambda: "another boot")
     dice = random.Random(1)
     for number, cut in enumerate(cuts):
         folder = tmp_path / str(number)

@@ -24,6 +24,7 @@ import pandas as pd
 import pytest
 from begun import begun
 from conftest import ROOT
+from journals import KINDS, fresh
 from scripted import KEPT, PIPELINING, PLAIN, STALL, Server
 
 from smtp_notebook import (
@@ -46,11 +47,13 @@ from smtp_notebook import (
 )
 from smtp_notebook import _sync as sync
 from smtp_notebook import journal as journals
+from smtp_notebook import ledger as ledgers
 from smtp_notebook import merge as merges
 from smtp_notebook.preflight import Feed
 from smtp_notebook.rate import Limiter
 from smtp_notebook.records import planned
 from smtp_notebook.roll import Roll
+from smtp_notebook.standing import spread
 
 BODY = "---\nsubject: s\n---\nhello\n"
 GREETING = "---\nsubject: s\n---\nDear {{ Name }}\n"
@@ -206,9 +209,15 @@ def once_stopped(monkeypatch, act):
 
 
 @pytest.fixture
-def journal(tmp_path):
-    """Return where the journal goes."""
+def journal(request, tmp_path):
+    """Return where the journal goes: a file, where nothing else is said."""
+    if getattr(request, "param", "sqlite") == "postgresql":
+        return fresh(request.getfixturevalue("postgres"))
     return tmp_path / "j.sqlite3"
+
+
+#: A promise of a file, and of PostgreSQL.
+of_both = pytest.mark.parametrize("journal", KINDS, indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -226,6 +235,7 @@ def real_pauses(monkeypatch):
 # ------------------------------------------------------------------------------------- who is a row
 
 
+@of_both
 @pytest.mark.parametrize(("first", "then"), [(None, "Id"), ("Id", None), ("Id", ["Id", "Email"])])
 def test_a_campaign_keeps_its_key_columns(first, then, journal):
     data = [{"Id": 1, "Email": "ann@example.com"}]
@@ -265,6 +275,7 @@ def test_a_recipient_of_two_rows_is_warned_of(journal):
 HALF = "\ud800"
 
 
+@of_both
 @pytest.mark.parametrize(
     ("cells", "key"),
     [
@@ -309,6 +320,7 @@ def decisions(journal):
     }
 
 
+@of_both
 @pytest.mark.parametrize("verb", ["resolve", "forget"])
 def test_nobody_decides_on_a_campaign_that_is_being_sent(verb, journal):
     """A row whose dot is out shows as in doubt; its answer may come between reading and writing."""
@@ -331,6 +343,7 @@ mail_merge(data, letter, from_="me@example.com", format="text", via=url, campaig
 """
 
 
+@of_both
 def test_a_row_in_doubt_is_decided_when_the_process_that_sends_it_is_dead(journal):
     reached = threading.Event()
 
@@ -355,6 +368,7 @@ def test_a_row_in_doubt_is_decided_when_the_process_that_sends_it_is_dead(journa
         assert got(server) == {"ann@example.com": 1}
 
 
+@of_both
 def test_one_journal_object_serves_campaigns_on_several_threads(journal):
     with Server() as server, contextlib.closing(Journal(journal)) as shared, ThreadPoolExecutor(3) as pool:
         runs = {c: pool.submit(merge, server, people(100, c), shared, campaign=c) for c in "pqr"}
@@ -364,6 +378,7 @@ def test_one_journal_object_serves_campaigns_on_several_threads(journal):
         assert max(got(server).values()) == 1
 
 
+@of_both
 def test_two_campaigns_share_a_loop_and_one_is_not_sent_twice(journal):
     async def cell(server, shared):
         merged = (amerge(server, people(100), shared, campaign=c) for c in ("p", "q", "p"))
@@ -394,6 +409,7 @@ def test_a_journal_has_one_lock_whatever_path_leads_to_it(journal, tmp_path):
         begin(linked)
 
 
+@of_both
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows cannot fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_that_was_forked_meanwhile_does_not_keep_the_campaign(journal):
@@ -426,8 +442,8 @@ def test_the_number_of_a_forgotten_record_is_never_another_ones(journal):
         other.forget("c")
         with contextlib.closing(begin(other, "d")) as ledger:
             names = [f"b{i}@example.com" for i in range(40)]
-            fresh = [(name, i, b"", *planned((name,), "", ())) for i, name in enumerate(names)]
-            assert ledger.plan(fresh) > len(data)
+            new = [(name, i, b"", *planned((name,), "", ())) for i, name in enumerate(names)]
+            assert ledger.plan(new) > len(data)
             run.ledger.arm(run.rows)
             with pytest.raises(MergeRefusedError, match="taken over"):
                 asyncio.run(intend(run))
@@ -527,6 +543,7 @@ def test_a_partial_row_that_is_stopped_while_it_is_claimed_again_stays_partial(j
         assert states(Report.last()) == states(recorded(journal)) == [State.PARTIAL]
 
 
+@of_both
 def test_a_partial_row_that_cannot_be_claimed_again_stays_partial(journal, monkeypatch):
     calls = []
 
@@ -571,6 +588,7 @@ def test_what_ends_the_run_is_no_answer_to_the_rest_of_a_partial_row(journal):
         assert got(server) == {"a@example.com": 1, "b@example.com": 1}
 
 
+@of_both
 def test_a_refused_recipient_is_not_asked_again_when_the_others_are(journal):
     script = {
         "rcpt": lambda a: "550 5.1.1 no" if a.startswith("b") else None,
@@ -654,6 +672,7 @@ def test_a_single_mail_that_could_not_be_recorded_is_in_doubt_and_nobody_waits_f
 # ------------------------------------------------------------------------- stopping, and the callback
 
 
+@of_both
 @pytest.mark.timeout(30)
 def test_the_callback_may_send_mails_itself(journal):
     with Server() as server:
@@ -744,6 +763,7 @@ def test_rows_that_are_stopped_in_a_wait_for_another_try_are_left_for_the_next_r
         assert merge(server, data, journal).counts == {State.SENT: 3}
 
 
+@of_both
 def test_a_merge_that_is_cancelled_twice_has_ended_and_knows_what_is_in_doubt(journal, monkeypatch):
     async def cell(server):
         def stop(cancel):
@@ -766,6 +786,7 @@ def test_a_merge_that_is_cancelled_twice_has_ended_and_knows_what_is_in_doubt(jo
 # --------------------------------------------------------------------------------- what a row is due
 
 
+@of_both
 def test_a_merge_that_its_preflight_refused_has_not_begun_a_campaign(journal):
     data = [ANN[0] | {"Name": None}]
     with Server() as server:
@@ -799,19 +820,21 @@ def test_a_test_run_to_an_address_with_other_letters_says_so_to_the_server(journ
         assert all("SMTPUTF8" in c for c in server.log.commands if c.startswith("MAIL"))
 
 
+@of_both
 @pytest.mark.parametrize("connections", [4, 32])
 def test_no_more_than_a_window_of_rows_is_claimed_at_any_moment(connections, journal, monkeypatch):
     """An answer that waits for its commit, because a window is being claimed, counts as none."""
-    monkeypatch.setattr(journals, "_MOMENT", SHORT)
+    monkeypatch.setattr(ledgers, "_MOMENT", SHORT)
     most = [0]
     real = journals.Ledger.arm
 
     def arm(self, rows):
         real(self, rows)
-        number, mine = self._number, self._journal
-        standing = set(mine._all("SELECT id, seq FROM record WHERE campaign=?", number))
+        number, mine = self._number, self._store
+        standing = set(mine.all("SELECT id, seq FROM record WHERE campaign=?", number))
+        claims = mine.all("SELECT rows FROM claim WHERE campaign=?", number)
         # What was claimed, and is as it was then.
-        most[0] = max(most[0], len(standing & mine._claimed(number, "")))
+        most[0] = max(most[0], len(standing & {row for (rows,) in claims for row in spread(rows)}))
 
     monkeypatch.setattr(journals.Ledger, "arm", arm)
     with Server() as server:
@@ -820,6 +843,7 @@ def test_no_more_than_a_window_of_rows_is_claimed_at_any_moment(connections, jou
     assert 0 < most[0] <= preflight.WINDOW
 
 
+@of_both
 def test_rows_that_wait_for_another_try_hold_back_others_and_all_go(journal, monkeypatch):
     monkeypatch.setattr(merges, "MOST_WAITING", 2)
     met = Counter()
@@ -881,6 +905,7 @@ def test_the_rate_counts_test_runs_and_single_mails_too(journal, paced):
     assert all(later - earlier > 9.999 for earlier, later in pairwise(taken))
 
 
+@of_both
 def test_a_new_process_waits_for_what_the_journal_says_went_today(journal, paced, monkeypatch):
     _, waits = paced
     settings = {"rate": "2/day"}
@@ -949,6 +974,7 @@ def test_the_table_of_a_run_goes_with_the_last_report_that_reads_it():
         database.execute("SELECT 1")
 
 
+@of_both
 def test_a_closed_journal_is_called_closed_and_not_damaged(journal):
     with Server() as server, contextlib.closing(Journal(journal)) as mine:
         merge(server, ANN, mine)

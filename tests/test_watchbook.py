@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import sqlite3
 
 import pytest
+from journals import KINDS, changed, fresh
 from scripted import Server
 
 from smtp_notebook import Connection, Journal, JournalError, Outcome, State, api, mail_merge, suppress
@@ -26,16 +27,25 @@ def server():
         yield it
 
 
-@pytest.fixture
-def journal():
-    with_it = Journal()
-    yield with_it
-    with_it.close()
+def _named(request, monkeypatch, kind):
+    if kind == "postgresql":
+        monkeypatch.setenv("SMTP_NOTEBOOK_JOURNAL", fresh(request.getfixturevalue("postgres")))
+    return Journal()
 
 
-@pytest.fixture(params=["journal", "memory"])
-def book(request, journal):
-    return Watchbook(journal, "welcome") if request.param == "journal" else PracticeBook()
+@pytest.fixture(params=KINDS)
+def journal(request, monkeypatch):
+    with contextlib.closing(_named(request, monkeypatch, request.param)) as found:
+        yield found
+
+
+@pytest.fixture(params=[*KINDS, "memory"])
+def book(request, monkeypatch):
+    if request.param == "memory":
+        yield PracticeBook()
+        return
+    with contextlib.closing(_named(request, monkeypatch, request.param)) as found:
+        yield Watchbook(found, "welcome")
 
 
 def order(rows, server, **more):
@@ -106,10 +116,7 @@ def test_a_journal_that_is_open_for_reading_alone_does_for_a_look(journal):
 def test_what_a_disk_changed_is_found(journal, change, what):
     book = Watchbook(journal, "welcome")
     book.begin([3], ["a"], "now")
-    other = sqlite3.connect(journal.path)
-    other.execute(change)
-    other.commit()
-    other.close()
+    changed(change)
     # A row that is not known would be mailed.
     with pytest.raises(JournalError, match=what):
         book.standing(["a"])

@@ -88,12 +88,15 @@ THREATS: dict[str, tuple[str, tuple[str, ...]]] = {
             "test_secrets.py::test_a_saved_notebook_that_was_run_with_a_password_in_the_environment_has_it_nowhere",
             "test_secrets.py::test_a_password_typed_at_the_prompt_is_in_no_output_and_not_in_the_history",
             "test_secrets.py::test_a_form_whose_callback_crashes_keeps_the_password_out_of_every_frame",
+            "test_postgres_journal.py::test_a_password_of_the_environment_is_used_and_never_shown",
+            "test_postgres_journal.py::test_a_url_that_is_none_is_not_repeated",
         ),
     ),
     "T11": (
         "A password that was typed is refused, and not repeated.",
         (
             "test_secrets.py::test_a_password_that_was_typed_is_refused_with_the_safe_ways_and_the_advice_to_change_it",
+            "test_postgres_journal.py::test_a_password_is_not_typed_into_a_url",
         ),
     ),
     "T12": (
