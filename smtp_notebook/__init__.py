@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from smtp_notebook.suppressions import Suppressions, suppress, unsuppress
     from smtp_notebook.template import Template
     from smtp_notebook.triggers import Watch, watch
+    from smtp_notebook.variants import Variants
     from smtp_notebook.watchstatus import WatchStatus
 
 _HOMES = {
@@ -96,6 +97,7 @@ _HOMES = {
     "template": ("Template",),
     "triggers": ("Watch", "watch"),
     "watchstatus": ("WatchStatus",),
+    "variants": ("Variants",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -132,6 +134,7 @@ __all__ = [
     "Suppressions",
     "Template",
     "TemplateError",
+    "Variants",
     "Watch",
     "WatchStatus",
     "amail_merge",

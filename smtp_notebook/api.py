@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
+import functools
+import hashlib
+import json
 import os
 import re
 import threading
@@ -19,13 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-from smtp_notebook import _sync, providers
+from smtp_notebook import _sync, providers, times
 from smtp_notebook import connection as connections
 from smtp_notebook import merge as merges
 from smtp_notebook import oauth as oauths
 from smtp_notebook.connection import Connection
 from smtp_notebook.fields import check_field_names
 from smtp_notebook.frames import Frame, guess_address_column
+from smtp_notebook.groups import Grouped
 from smtp_notebook.journal import Journal, Ledger, PassingJournal, look
 from smtp_notebook.merge import Run, Told
 from smtp_notebook.message import Message
@@ -56,6 +60,7 @@ from smtp_notebook.standing import Known
 from smtp_notebook.suppressions import Suppressions, among, proposed
 from smtp_notebook.template import Template
 from smtp_notebook.transport import SmtpTransport
+from smtp_notebook.variants import Variants
 
 __all__ = [
     "NOTHING_LEFT",
@@ -218,6 +223,9 @@ def compose(message: Message | None = None, /, **fields: Any) -> Message:
     string, such as a DataFrame or a figure, is shown as the notebook shows it.
     """
     check_field_names(fields)
+    for name, value in fields.items():
+        if isinstance(value, Variants):
+            raise OptionError(f"{name}: Variants are for many rows.", "Give one text, or use mail_merge.")
     body = fields.get("body", "")
     if isinstance(body, str):
         return message.with_(**fields) if message is not None else Message(**fields)
@@ -470,7 +478,7 @@ class Merge:
     """
 
     order: Order
-    frame: Frame
+    frame: Frame | Grouped
     check: Preflight
     diverted: str
     journal: Journal | None = None
@@ -478,6 +486,9 @@ class Merge:
     needs_campaign: str = ""
     doubts: int = 0
     _notes: list[str] = dataclasses.field(default_factory=list)
+    _asked: _Ready | None = None
+    _ready: _Ready | None = None
+    _tried: int = 0
 
     def __enter__(self) -> Self:
         return self
@@ -511,6 +522,10 @@ class Merge:
         # A function may make another text each time; whom the rows go to is the same.
         return self.roll.mark(texts=not any(map(callable, values.values())))
 
+    @property
+    def _noun(self) -> str:
+        return "mail" if isinstance(self.frame, Grouped) else "row"
+
     def note(self, sentence: str) -> None:
         """Have the Report say something above the rows."""
         self._notes.append(sentence)
@@ -523,13 +538,62 @@ class Merge:
         """
         if self.options.dry_run:
             return self.report("Nothing was sent.").remember()
-        if self.check.problems and self.options.on_problem == "stop":
+        if self.check.problems and self.options.on_problem == "stop" and not self._again:
             report = self.report("Nothing was sent.").remember()
-            raise PreflightError(*_problem_text(self.check.problems, len(report)), report=report)
+            text = _problem_text(self.check.problems, len(report), self._noun)
+            raise PreflightError(*text, report=report)
         if not self.roll.count_due():
+            if self._again:
+                return self.report(tried=True).remember()
             why = "The frame has no rows." if not len(self.frame) else "No row is due."
             return self.report(f"{why} Nothing was sent.").remember()
         return None
+
+    @property
+    def _again(self) -> bool:
+        """Whether some of its rows were due before, and others had to wait."""
+        return self._ready is not None
+
+    @property
+    def next_at(self) -> dt.datetime | None:
+        """When the first row is due that waits; None where none does."""
+        count, first, _ = self.roll.waiting()
+        return times.from_seconds(first) if count else None
+
+    def wait(self) -> merges.Wait | None:
+        """Let go of the campaign, and return what waits for the next row; None where nothing is to be waited for."""
+        until = self.next_at
+        if until is None or not self.options.wait or self.options.dry_run:
+            return None
+        self._tried += self.roll.count_due()
+        self.roll.close_round()
+        self._ready = self._ready or self._asked
+        self._release()
+        if self.options.progress:
+            print(f"{_waiting_text(self.roll)} An interrupt ends the waiting.")  # noqa: T201 - nothing else would say so
+        return merges.Wait(until)
+
+    def resume(self) -> None:
+        """Hold the campaign again, and check the rows whose time has come.
+
+        Raises:
+            MergeRefusedError: It is being sent elsewhere, or has changed.
+            JournalError: As from `mail_merge`.
+        """
+        assert self._ready is not None
+        if self.check.suppressions is not None:
+            self.check.suppressions.refresh()
+        if not self._ready.counts:
+            self.check.recheck(self.frame)
+            _limit(self)
+            return
+        options = self.options
+        self.journal = options.journal if isinstance(options.journal, Journal) else Journal(options.journal)
+        self.ledger = self.journal.begin(options.campaign, **self._ready.terms)
+        self.check.earlier = None if self.ledger.empty else self.ledger.known
+        self.check.recheck(self.frame)
+        _limit(self)
+        _write(self, self.ledger)
 
     def run(self, report: Told) -> Run:
         """Return what sends it; *report* has to put each Outcome into the roll, and may be called on any thread."""
@@ -575,6 +639,18 @@ class Merge:
             )
         if self.check.suppressed:
             said.append(_suppressed_text(self.check.suppressed))
+        count, first, _ = self.roll.waiting()
+        if count:
+            said.append(_waiting_text(self.roll))
+        moments = self.check.moments
+        if moments is not None and (expired := self.roll.expired()):
+            said.append(_expired_text(expired))
+        if moments is not None and (local := moments.local) is not None:
+            said.append(
+                f"A moment without a time zone is one of this machine: the first was taken as {times.in_words(local)}."
+            )
+        if self.check.regrouped:
+            said.append(_regrouped_text(self.check.regrouped))
         trial = self.options.dry_run or bool(self.diverted) or not _counts(self.server.connection)
         if not trial and (sentence := proposed(self.roll.outcomes().where(_REFUSED))):
             said.append(sentence)
@@ -590,14 +666,25 @@ class Merge:
             notes=said,
             trial=trial,
             suppressed=self.check.suppressed,
+            groups=self.frame.groups if isinstance(self.frame, Grouped) else None,
+            waiting=count,
+            next_at=times.from_seconds(first) if count else None,
         )
 
-    def close(self) -> None:
+    def _release(self) -> None:
         """Give the campaign back to others."""
-        if self.ledger is not None:
-            self.ledger.close()
-        if self.journal is not None:
-            _close(self.journal, self.options)
+        ledger, journal = self.ledger, self.journal
+        self.ledger = self.journal = None
+        try:
+            if ledger is not None:
+                ledger.close()
+        finally:
+            if journal is not None:
+                _close(journal, self.options)
+
+    def close(self) -> None:
+        """Give the campaign back, and let go of everything."""
+        self._release()
         if self.check.suppressions is not None:
             self.check.suppressions.close()
 
@@ -605,6 +692,23 @@ class Merge:
 def _suppressed_text(count: int) -> str:
     rows = "1 row is" if count == 1 else f"{count:,} rows are"
     return f"{rows} suppressed: nobody of {'it' if count == 1 else 'them'} is mailed. Suppressions() lists whom and why."
+
+
+def _waiting_text(roll: Roll) -> str:
+    count, first, last = roll.waiting()
+    rows = "1 row waits" if count == 1 else f"{count:,} rows wait"
+    until = times.in_words(times.from_seconds(first))
+    more = f", the last one until {times.in_words(times.from_seconds(last))}" if last > first else ""
+    return f"{rows} until {until}{more}: the merge sends what is due when it is run then."
+
+
+def _expired_text(count: int) -> str:
+    return f"{'1 row has' if count == 1 else f'{count:,} rows have'} expired: nobody of {'it' if count == 1 else 'them'} is mailed."
+
+
+def _regrouped_text(count: int) -> str:
+    groups = "1 group has" if count == 1 else f"{count:,} groups have"
+    return f"{groups} other rows now than the mail that went; nobody is mailed twice, and the warnings say how many."
 
 
 _REFUSED = (State.REFUSED.value, State.PARTIAL.value)
@@ -619,11 +723,12 @@ class _Ready:
     """An order whose frame and template do; no row has been looked at."""
 
     order: Order
-    frame: Frame
+    frame: Frame | Grouped
     template: Template
     key: tuple[str, ...] | None
     diverted: str
     suppressions: Suppressions
+    counts: bool = False
 
     @property
     def terms(self) -> dict[str, Any]:
@@ -632,10 +737,18 @@ class _Ready:
         return {
             "scope": _scope(connection),
             "sender": self.template.sender or connection.sender or connection.user,
-            "fingerprint": self.template.fingerprint,
+            "fingerprint": self._fingerprint,
             "key": self.key,
             "changed": self.order.options.changed,
         }
+
+    @property
+    def _fingerprint(self) -> str:
+        """What the rows share: the template, and by what they are folded."""
+        if not isinstance(self.frame, Grouped):
+            return self.template.fingerprint
+        said = json.dumps([self.template.fingerprint, *self.frame.by])
+        return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
 
     def _taking_turns(self, check: Preflight) -> None:
         """Let others render between two rows, never within one: they may draw into the same figure."""
@@ -650,11 +763,18 @@ class _Ready:
         """Check the rows, at most *limit* good ones."""
         options, connection = self.order.options, self.order.server.connection
         turn = self.order.turn
-        press = Press(self.template, connection, values=options.values, executor=options.executor, turn=turn)
+        template, choice = self.template, self.template.choice
+        presses = {
+            name: Press(made, connection, values=options.values, executor=options.executor, turn=turn)
+            for name, made in (template.variants or {"": template}).items()
+        }
         check = Preflight(
-            press,
+            next(iter(presses.values())),
             connection,
             Roll(),
+            variants=presses,
+            moments=self._moments,
+            choose=None if choice is None else functools.partial(choice.choose, options.campaign),
             key=self.key,
             earlier=earlier,
             suppressions=self.suppressions,
@@ -662,7 +782,14 @@ class _Ready:
         )
         with turn or contextlib.nullcontext():
             check.check(self.frame, limit, each=self.order.watch if turn is None else self._taking_turns)
-        return Merge(self.order, self.frame, check, self.diverted)
+        return Merge(self.order, self.frame, check, self.diverted, _asked=self)
+
+    @property
+    def _moments(self) -> times.Moments | None:
+        options = self.order.options
+        if options.send_at is None and options.expires is None:
+            return None
+        return times.Moments(options.send_at, options.expires, self.frame.columns)
 
 
 def prepare(order: Order) -> Merge:
@@ -673,18 +800,21 @@ def prepare(order: Order) -> Merge:
         JournalError: As from `mail_merge`.
     """
     options, connection = order.options, order.server.connection
-    frame = Frame(order.df)
-    made = complete_template(order.template, order.fields, frame, connection)
     diverted = options.test_to or connection.redirect_to
     counts = _counts(connection) and not diverted
+    # What counts for nobody is compared with nothing, so its rows need no marks.
+    frame = _frame(order.df, options.group_by, marked=counts)
+    made = complete_template(order.template, order.fields, frame, connection)
     unnamed = _unnamed(connection, made) if counts and not options.campaign else None
     if unnamed is not None and not options.dry_run:
         raise unnamed.error
     if diverted and not connection.allows(_wire(diverted)):
         cause = f"{diverted} is not among the addresses that this connection allows."
         raise MergeRefusedError(cause, f"It allows: {', '.join(connection.allow)}.")
-    ready = _Ready(order, frame, made, _key_columns(options.key, frame), diverted, Suppressions())
-    if counts and options.campaign:
+    key = _key_columns(options.group_by if options.key is None else options.key, frame)
+    named = counts and bool(options.campaign)
+    ready = _Ready(order, frame, made, key, diverted, Suppressions(), named)
+    if named:
         return _looked(ready) if options.dry_run else _held(ready)
     merge = ready.checked(limit=options.limit)
     if unnamed is not None:
@@ -742,6 +872,11 @@ def _plan(merge: Merge, ledger: Ledger) -> None:
         return  # it is refused before a row is written
     _limit(merge)
     _refuse_unexpected(merge)
+    _write(merge, ledger)
+
+
+def _write(merge: Merge, ledger: Ledger) -> None:
+    """Write the rows that are due, and those that the journal is to have besides."""
     ledger.adopt()
     for rows in merge.roll.unplanned(_PLANNED_AT_ONCE):
         merge.roll.note_records(ledger.plan(rows), rows)
@@ -752,7 +887,7 @@ def _plan(merge: Merge, ledger: Ledger) -> None:
 def _limit(merge: Merge) -> None:
     """Have only so many of the due rows sent as were asked for, and count those in doubt."""
     if merge.options.limit is not None:
-        merge.roll.hold_back(merge.options.limit, "Beyond limit=.")
+        merge.roll.hold_back(max(0, merge.options.limit - merge._tried), "Beyond limit=.")  # noqa: SLF001 - its own half
     merge.doubts = merge.roll.outcomes().counts().get(State.IN_DOUBT.value, 0)
 
 
@@ -781,8 +916,16 @@ def _wire(address: str) -> str:
     return Address.parse(address).wire if address else ""
 
 
+def _frame(df: Any, group_by: str | Sequence[str] | None, *, marked: bool = False) -> Frame | Grouped:
+    """Return the rows of a merge, folded where that is asked for."""
+    frame = Frame(df)
+    if group_by is None:
+        return frame
+    return Grouped(frame, (group_by,) if isinstance(group_by, str) else tuple(group_by), marked=marked)
+
+
 def complete_template(
-    template: Any, fields: Mapping[str, Any], frame: Frame, connection: Connection
+    template: Any, fields: Mapping[str, Any], frame: Frame | Grouped, connection: Connection
 ) -> Template:
     """Return the template of a merge, with what the frame and the connection say where it says nothing.
 
@@ -815,7 +958,7 @@ def _literal(text: str) -> str:
     return f"{{% raw %}}{text}{{% endraw %}}" if "{" in text else text
 
 
-def _key_columns(key: str | Sequence[str] | None, frame: Frame) -> tuple[str, ...] | None:
+def _key_columns(key: str | Sequence[str] | None, frame: Frame | Grouped) -> tuple[str, ...] | None:
     if key is None:
         return None
     names = (key,) if isinstance(key, str) else tuple(key)
@@ -849,12 +992,16 @@ class Options:
     journal: Journal | str | Path | None = None
     changed: Literal["stop", "send-rest"] = "stop"
     key: str | Sequence[str] | None = None
+    group_by: str | Sequence[str] | None = None
     via: Via = None
     values: Mapping[str, Any] | None = None
     executor: Executor | None = None
     limit: int | None = None
     test_to: str = ""
     dry_run: bool = False
+    send_at: times.Moment = None
+    expires: times.Moment = None
+    wait: bool = False
     on_problem: str = "stop"
     on_outcome: Callable[[Outcome], object] | None = None
     progress: bool = True
@@ -870,6 +1017,11 @@ class Options:
             raise OptionError(f"campaign={self.campaign!r} is no name.", "Give text.")
         if self.changed not in {"stop", "send-rest"}:
             raise OptionError(f"changed={self.changed!r} is neither 'stop' nor 'send-rest'.")
+        times.check_moment("send_at", self.send_at)
+        times.check_moment("expires", self.expires)
+        if self.group_by is not None and not _are_columns(self.group_by):
+            cause = f"group_by={self.group_by!r} is no column."
+            raise OptionError(cause, "Give a column's name, or a list of some.")
         if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 0):
             cause = f"limit={self.limit!r} is no number of rows."
             raise OptionError(cause, "Give a whole number, 0 or more.")
@@ -883,12 +1035,18 @@ class Options:
         }
 
 
+def _are_columns(given: Any) -> bool:
+    names = [given] if isinstance(given, str) else given
+    return isinstance(names, list | tuple) and bool(names) and all(isinstance(n, str) and n for n in names)
+
+
 def mail_merge(
     df: Any,
     template: Template | str | Path,
     *,
     campaign: str = "",
     key: str | Sequence[str] | None = None,
+    group_by: str | Sequence[str] | None = None,
     via: Via = None,
     values: Mapping[str, Any] | None = None,
     executor: Executor | None = None,
@@ -897,6 +1055,9 @@ def mail_merge(
     dry_run: bool = False,
     changed: Literal["stop", "send-rest"] = "stop",
     on_problem: Literal["stop", "skip"] = "stop",
+    send_at: times.Moment = None,
+    expires: times.Moment = None,
+    wait: bool = False,
     journal: Journal | str | Path | None = None,
     progress: bool = True,
     on_outcome: Callable[[Outcome], object] | None = None,
@@ -914,13 +1075,18 @@ def mail_merge(
             skips what went; mailing everyone again takes a new name.
         key: The column or columns that identify a row; by default its address. Two rows with one key
             are a problem.
+        group_by: The column or columns by which rows belong into one mail; None for a mail per row. In the template
+            ``rows`` are the rows of the mail, and a column stands for its value where that is the same in all of them.
+            The key is then by default what the rows are grouped by, in its one form: addresses that differ in case are
+            one group. A row with an empty cell there is a problem. A group whose mail went is not mailed again when it
+            has other rows by then: its Outcome says so.
         via: The server; by default the one of ``connect()``, the environment, else the sandbox.
         values: More names for the template, functions too; the row's columns win over them.
         executor: Where those functions are called whose results the body prints as they are, such as
             ``{{ chart(row) }}``; some rows ahead, so that slow ones share its threads or processes. None calls
             them on this thread. pyplot is not made for threads: there a function makes its own
             ``matplotlib.figure.Figure``.
-        limit: Send only this many rows; those that the campaign had already do not count.
+        limit: Send only this many mails; those that the campaign had already do not count.
         test_to: Send every mail to this address instead; nobody counts as mailed.
         dry_run: Check every row and send nothing; never raises for a row. With a *campaign* it says which rows are
             due and which the campaign had already, as the merge itself would find it now, and raises what that
@@ -929,6 +1095,15 @@ def mail_merge(
             ``"stop"`` refuses and says what changed, ``"send-rest"`` goes on with the rest.
         on_problem: ``"stop"`` sends nothing when a row has a problem; ``"skip"`` sends the good rows
             and reports the others.
+        send_at: Not before this moment: a datetime, the name of a column that has each row's, or a function that is given
+            a row as a dict of its cells and returns it. A row without one may go at once. One without a time zone is of
+            this machine. A row whose time has not come stays ``planned``; the merge does not wait for it, and sends it
+            when it is run again then.
+        expires: From this moment on a row is not sent any more, given as *send_at*; it is ``skipped``. That is asked
+            before each try, so that no slow rate and no retry sends it late. Neither is a part of the campaign: both
+            may be another in the next run.
+        wait: Wait for the rows whose time has not come, and send them then. The campaign is not held meanwhile, and an
+            interrupt ends the waiting.
         journal: A Journal, its file, or ``postgresql://host/database``; by default the user's own.
         progress: Show a progress bar when it takes longer than a second.
         on_outcome: Called once per row, on this thread, after the row was recorded; it may send mails itself.
@@ -936,7 +1111,8 @@ def mail_merge(
             meeting for everybody, or a function that is given a row as a dict of its cells (None where one
             is empty) and returns that row's Event, or None. It may be called more than once for a row, and
             has to return the same each time; an Event without a uid gets one that depends on what it is and
-            whom the row mails, so that it is one meeting however often it is made.
+            whom the row mails, so that it is one meeting however often it is made. ``subject``, ``preheader`` and
+            ``body`` may be `Variants`: several texts, of which each row gets one.
 
     Raises:
         PreflightError: Rows have problems and *on_problem* is "stop"; nothing was sent, and
@@ -949,8 +1125,9 @@ def mail_merge(
             ``Report.last()`` says how far it went.
     """
     options = Options(
-        campaign=campaign, key=key, via=via, values=values, executor=executor, limit=limit, test_to=test_to, dry_run=dry_run,
+        campaign=campaign, key=key, group_by=group_by, via=via, values=values, executor=executor, limit=limit, test_to=test_to, dry_run=dry_run,
         changed=changed, on_problem=on_problem, journal=journal, on_outcome=on_outcome, progress=progress,
+        send_at=send_at, expires=expires, wait=wait,
     )  # fmt: skip
     with prepare(Order.of(df, template, options, fields)) as merge:
         return carry_out(merge)
@@ -974,40 +1151,59 @@ def carry_out(
     Raises:
         PreflightError: As from `mail_merge`; like whatever else that may raise while it sends.
     """
-    if (early := merge.early()) is not None:
-        return early
-    with _Progress(merge) as bar:
-        run = merge.run(bar.step)
-        if begun is not None:
-            begun(run)
-        try:
-            _sync.run(run.send, stop=run.stop, between=between)
-        except BaseException:
+    show = (lambda _: None) if quiet else SHOWN.get()
+    while True:
+        if (report := merge.early()) is None:
+            with _Progress(merge) as bar:
+                run = merge.run(bar.step)
+                if begun is not None:
+                    begun(run)
+                try:
+                    _sync.run(run.send, stop=run.stop, between=between)
+                except BaseException:
+                    show(merge.finished(run))
+                    raise
             report = merge.finished(run)
-            if not quiet:
-                SHOWN.get()(report)
+            if run.stopped:
+                return report
+        if (waiting := merge.wait()) is None:
+            return report
+        try:
+            _sync.run(waiting.wait, stop=waiting.stop, between=between)
+        except BaseException:
+            show(report)
             raise
-    return merge.finished(run)
+        merge.resume()
 
 
 async def amail_merge(df: Any, template: Template | str | Path, **options: Any) -> Report:
     """Do what `mail_merge` does, awaited, with the same arguments; rendering happens on this loop."""
     chosen, fields = Options.split(options)
     with prepare(Order.of(df, template, chosen, fields)) as merge:
-        if (early := merge.early()) is not None:
-            return early
-        with _Progress(merge) as bar:
-            run = merge.run(bar.step)
+        while True:
+            if (report := merge.early()) is None:
+                with _Progress(merge) as bar:
+                    run = merge.run(bar.step)
+                    try:
+                        await _sync.ticking(run.send(_sync.Inline()))
+                    except BaseException:
+                        SHOWN.get()(merge.finished(run))
+                        raise
+                report = merge.finished(run)
+                if run.stopped:
+                    return report
+            if (waiting := merge.wait()) is None:
+                return report
             try:
-                await _sync.ticking(run.send(_sync.Inline()))
+                await _sync.ticking(waiting.wait())
             except BaseException:
-                SHOWN.get()(merge.finished(run))
+                SHOWN.get()(report)
                 raise
-        return merge.finished(run)
+            merge.resume()
 
 
-def _problem_text(count: int, total: int) -> tuple[str, str]:
-    rows = "row has a problem" if count == 1 else "rows have problems"
+def _problem_text(count: int, total: int, noun: str = "row") -> tuple[str, str]:
+    rows = f"{noun} has a problem" if count == 1 else f"{noun}s have problems"
     cause = f"{count:,} of {total:,} {rows}; nothing was sent."
     return cause, 'Mend the rows, or send the others with on_problem="skip". Report.last() has them all.'
 
@@ -1123,38 +1319,65 @@ class _Line:
         """Do nothing: each line is shown at once."""
 
 
-def preview(df: Any, template: Template | str | Path, row: int = 0, **fields: Any) -> Message:
+def preview(
+    df: Any,
+    template: Template | str | Path,
+    row: int = 0,
+    *,
+    group_by: str | Sequence[str] | None = None,
+    variant: str = "",
+    **fields: Any,
+) -> Message:
     """Return the Message that one row makes; it displays itself. No server is touched.
 
     Args:
         df: As in `mail_merge`.
         template: As in `mail_merge`.
-        row: The row's position, counted from 0.
+        row: The row's position, counted from 0; with *group_by* that of any row of the group.
+        group_by: As in `mail_merge`.
+        variant: Which of several texts is shown, such as ``"B"``, where a field has `Variants`; the first by default.
         **fields: As in `mail_merge`; ``values=`` too.
 
     Raises:
         TemplateError: The row does not fill the template; says which column and line.
+        OptionError: There is no such variant.
     """
     values = fields.pop("values", None)
     check_field_names(fields)
     return row_message(
-        Frame(df), template, row, connections.current() or _NOWHERE, values=values, fields=fields
+        _frame(df, Options(group_by=group_by).group_by),
+        template,
+        row,
+        connections.current() or _NOWHERE,
+        values=values,
+        fields=fields,
+        variant=variant,
     )
 
 
 def row_message(
-    frame: Frame,
+    frame: Frame | Grouped,
     template: Template | str | Path,
     row: int,
     connection: Connection,
     *,
     values: Mapping[str, Any] | None = None,
     fields: Mapping[str, Any] | None = None,
+    variant: str = "",
 ) -> Message:
     """Return the Message that one row makes, for a frame that is read already and any server; see `preview`."""
     made = complete_template(template, fields or {}, frame, connection)
+    if variant:
+        if variant not in made.variants:
+            named = ", ".join(made.variants)
+            fix = f"There are: {named}." if named else "Give one: subject=Variants(…)."
+            raise OptionError(f"The template has no variant {variant!r}.", fix)
+        made = made.variants[variant]
     try:
-        return looked_at(made.fill(frame.row(row), values=values), connection)
+        cells = frame.row(row)
+        if (fault := getattr(cells, "fault", None)) is not None:
+            raise fault
+        return looked_at(made.fill(cells, values=values), connection)
     except MailError as error:
         error.cause = f"Row {row}: {error.cause}"
         error.args = (f"{error.cause} {error.fix}".strip(),)

@@ -17,10 +17,12 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import nodes, pass_context
-from jinja2.runtime import LoopContext
+from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, generate_lorem_ipsum
 from markupsafe import Markup
+
+from smtp_notebook.rows import Rows, as_given
 
 if TYPE_CHECKING:
     from jinja2.runtime import Context
@@ -569,9 +571,18 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         elif type(__obj) in _BOUND:
             args = _listed(budget, __obj, args)
             _before_method(budget, __obj, args, kwargs)
+        if any(type(a) is Rows for a in (*args, *kwargs.values())) and __self._is_a_persons(__obj):
+            args = tuple(map(as_given, args))
+            kwargs = {k: as_given(v) for k, v in kwargs.items()}
         result = super().call(__context, __obj, *args, **kwargs)
         _after(budget, result)
         return result
+
+    def _is_a_persons(self, function: Any) -> bool:
+        """Tell whether a function is one of the caller's own, and no macro and none of Jinja2's."""
+        return not isinstance(function, Macro | LoopContext) and all(
+            function is not each for each in self.globals.values()
+        )
 
 
 def _lorem(n: int = 5, html: bool = True, min: int = 20, max: int = 100) -> int:  # noqa: A002, ARG001, FBT001, FBT002 - its parameters

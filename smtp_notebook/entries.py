@@ -7,7 +7,7 @@ from typing import Any
 
 from smtp_notebook.outcome import Outcome
 from smtp_notebook.records import Stored, packed, unpacked
-from smtp_notebook.schema import FIELDS, checksum, key_hash
+from smtp_notebook.schema import FIELDS, key_hash, record_sum
 from smtp_notebook.standing import Known, doubtful
 from smtp_notebook.store import Database, Store
 
@@ -28,7 +28,7 @@ def checked(store: Store, record: Sequence[Any]) -> Known:
         JournalError: Its checksum does not fit.
     """
     *values, total, stands = record
-    if checksum(values) != total:
+    if record_sum(values) != total:
         raise store.damaged(f"the record of {record[1]!r} does not fit its checksum")
     number, key, seq, version, digest, accepted, position, state, *columns = values
     outcome = unpacked(key, position, [state, *columns])
@@ -69,4 +69,4 @@ def change(db: Database, known: Known, outcome: Outcome) -> None:
     values = (
         known.id, known.key, known.seq + 1, known.version, known.digest, accepted, outcome.row, *packed(outcome)
     )  # fmt: skip
-    db.execute(UPDATE, (*values[2:], checksum(values), known.id, known.seq))
+    db.execute(UPDATE, (*values[2:], record_sum(values), known.id, known.seq))

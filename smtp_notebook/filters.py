@@ -12,6 +12,7 @@ from jinja2 import Undefined
 
 from smtp_notebook import tables
 from smtp_notebook.addresses import split_addresses
+from smtp_notebook.rows import as_given
 
 __all__ = ["AddressList", "addresses", "date", "money", "number", "table"]
 
@@ -82,11 +83,12 @@ def table(value: Any, rows: int | None = None, columns: int | None = None, capti
     In a template: ``{{ frame | table(rows=10, caption="Top") }}``.
 
     Args:
-        value: A frame; a list of dicts becomes one.
+        value: A frame, or a group's ``rows``; a list of dicts becomes one.
         rows: How many rows at most; 200 by default.
         columns: How many columns at most; 50 by default.
         caption: A line above the table.
     """
+    value = as_given(value)
     if isinstance(value, Undefined):
         return value
     if isinstance(value, list) and all(isinstance(row, dict) for row in value):

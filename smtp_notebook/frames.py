@@ -11,6 +11,7 @@ from typing import Any
 
 from smtp_notebook.addresses import Address
 from smtp_notebook.outcome import AddressError, MergeRefusedError, MessageError
+from smtp_notebook.rows import Differing
 from smtp_notebook.selects import salesforce_suffix
 from smtp_notebook.template import is_missing
 
@@ -76,6 +77,45 @@ class Frame:
             for values in zip(*[column.to_list() for column in block.iter_columns()], strict=True):
                 yield dict(zip(names, values, strict=True))
 
+    def numbered(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield each row with its position."""
+        return enumerate(self.rows())
+
+    def some(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """Yield the cells of some columns, row by row."""
+        if self._dicts is not None:
+            for row in self.rows():
+                yield tuple(row[c] for c in columns)
+            return
+        places = [self.columns.index(c) for c in columns]
+        for start in range(0, len(self._table), _BLOCK):
+            block = list(self._table[start : start + _BLOCK].iter_columns())
+            yield from zip(*[block[place].to_list() for place in places], strict=True)
+
+    def taken(self, positions: Any) -> list[list[Any]]:
+        """Return the cells of some rows, column by column; *positions* is an array of whole numbers."""
+        if self._dicts is not None:
+            rows = [self._named(self._dicts[position]) for position in positions]
+            return [[row[name] for row in rows] for name in self.columns]
+        return [column.to_list() for column in self._table[positions].iter_columns()]
+
+    def part(self, positions: Sequence[int], columns: Sequence[str]) -> Any:
+        """Return some rows and columns as a frame of its own kind; of a list of dicts as a pandas DataFrame.
+
+        An index of numbers without a name is made anew: it would be shown, and says nothing to a reader.
+        """
+        if self._dicts is not None:
+            import pandas as pd
+
+            rows = [self._named(self._dicts[position]) for position in positions]
+            return pd.DataFrame([[row[c] for c in columns] for row in rows], columns=list(columns))
+        places = [self.columns.index(c) for c in columns]
+        made = self._table[list(positions), places].to_native()
+        index: Any = self._index
+        # A frame that was sorted or filtered still has the numbers of before.
+        counts = index is not None and index.nlevels == 1 and index.name is None and index.dtype.kind in "iu"
+        return made.reset_index(drop=True) if counts else made
+
     def _named(self, row: Mapping[Any, Any]) -> dict[str, Any]:
         cells = {str(k): v for k, v in row.items()}
         return {name: cells.get(name) for name in self.columns}
@@ -103,7 +143,7 @@ class Frame:
 
     def labels(self) -> Sequence[Any]:
         """Return the frame's own index: one label per row."""
-        return list(self._index) if self._index is not None else range(len(self))
+        return self._index if self._index is not None else range(len(self))
 
 
 def _checked_dicts(data: Sequence[Any]) -> Sequence[Mapping[Any, Any]]:
@@ -215,7 +255,11 @@ def stand_in_key(cells: Mapping[str, Any]) -> str:
 
     Empty cells say nothing: another file may have other columns.
     """
-    full = ((name, str(cell)) for name, cell in sorted(cells.items()) if not is_missing(cell))
+    full = (
+        (name, str(cell))
+        for name, cell in sorted(cells.items())
+        if type(cell) is not Differing and not is_missing(cell)
+    )
     said = "\x1f".join(f"{name}\x1e{text}" for name, text in full if text)
     digest = hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
     return f"no key: {digest}"
@@ -225,7 +269,7 @@ def row_key(columns: Sequence[str], cells: Mapping[str, Any]) -> str:
     """Return the key of a row by its key columns; several are joined as JSON.
 
     Raises:
-        MessageError: A cell cannot be a key; see `canonical_key`.
+        MessageError: A cell cannot be a key; see `canonical_key`. Or the rows of a group have several.
     """
     if len(columns) == 1:
         return canonical_key(cells[columns[0]])

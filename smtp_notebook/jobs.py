@@ -337,6 +337,10 @@ class _Asked:
         if given.get("dry_run"):
             raise OptionError("dry_run: a job does not send until it is told to.", "Call check().")
         self._df, self._template, self._given = df, template, given
+        if given.get("wait"):
+            raise OptionError(
+                "wait: a job does not wait for the time of its rows.", "Call send() again then."
+            )
         options, self._fields = api.Options.split(given)
         check_field_names(self._fields)
         self.options = dataclasses.replace(options, progress=False, dry_run=False)

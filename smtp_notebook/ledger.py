@@ -19,7 +19,7 @@ from smtp_notebook import entries
 from smtp_notebook.entries import UPDATE
 from smtp_notebook.outcome import JournalError, MergeRefusedError, Outcome, State
 from smtp_notebook.records import COLUMNS
-from smtp_notebook.schema import INSERT, checksum, key_hash
+from smtp_notebook.schema import INSERT, checksum, key_hash, record_sum
 from smtp_notebook.standing import Known, Terms, ranges
 from smtp_notebook.store import Database, Held, Store, taken_over
 
@@ -179,7 +179,7 @@ class Ledger:
         records = []
         for number, (hashed, (key, position, digest, *columns)) in enumerate(rows, first):
             values = (number, key, 1, self.version, digest, "", position, *columns)
-            records.append((self._number, hashed, *values, checksum(values)))
+            records.append((self._number, hashed, *values, record_sum(values)))
         db.executemany(INSERT, records)
         db.execute("UPDATE campaign SET rows = rows + ? WHERE id=?", (len(records), self._number))
         return first
@@ -204,7 +204,7 @@ class Ledger:
                 if stands == (row[state], row[reason]):
                     continue
                 values = (number, key, seq + 1, self.version, digest, "", position, *columns)
-                db.execute(UPDATE, (*values[2:], checksum(values), number, seq))
+                db.execute(UPDATE, (*values[2:], record_sum(values), number, seq))
 
         self._store.write(change, synced=False, held=self._holder)
 
@@ -244,7 +244,7 @@ class Ledger:
         before = row.seq
         row.seq += 1
         values = self._values(row, columns)
-        self._enqueue(_Write(row.record, before, (*values[2:], checksum(values)), then))
+        self._enqueue(_Write(row.record, before, (*values[2:], record_sum(values)), then))
 
     def _enqueue(self, write: _Write) -> None:
         self._pending.append(write)

@@ -18,10 +18,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from smtp_notebook import preflight
+from smtp_notebook import preflight, times
 from smtp_notebook._sync import GRACE, Caller, CallInterruptedError
 from smtp_notebook.outcome import Outcome, State
-from smtp_notebook.preflight import Planned
+from smtp_notebook.preflight import Planned, expired
 from smtp_notebook.rate import Limiter, Rate
 from smtp_notebook.records import packed, unpacked
 from smtp_notebook.replies import BEFORE_ANY_MAIL, HaltedError
@@ -29,7 +29,7 @@ from smtp_notebook.replies import BEFORE_ANY_MAIL, HaltedError
 if TYPE_CHECKING:
     from smtp_notebook.replies import Verdict
 
-__all__ = ["Breaker", "Feed", "Journal", "Lane", "Run", "Told", "Transport", "backoff", "settled"]
+__all__ = ["Breaker", "Feed", "Journal", "Lane", "Run", "Told", "Transport", "Wait", "backoff", "settled"]
 
 #: How many rows may wait for another try before no fresh one is begun.
 MOST_WAITING = 4096
@@ -44,6 +44,8 @@ IDLE_SECONDS = 30.0
 PAUSE: Callable[[float], Awaitable[None]] = asyncio.sleep
 #: What a run takes for the time, in seconds; only differences count.
 CLOCK: Callable[[], float] = time.monotonic
+#: While nothing is due, the wall clock is asked so often, in seconds.
+LOOK_SECONDS = 30.0
 #: Takes a row's key, its position, and its Outcome as `records.packed` has it.
 Told = Callable[[str, int | None, tuple[Any, ...]], object]
 
@@ -424,8 +426,11 @@ class Run:
             if row is None:
                 continue
             if await self._paced(row):
-                self._in_flight += 1
-                return row
+                if not row.over:
+                    self._in_flight += 1
+                    return row
+                self._pass_over(row)  # its time ended while the rate, or another row, had it wait
+                continue
             self._drop(row)
         return None
 
@@ -436,6 +441,8 @@ class Run:
         if self._later and self._later[0][0] <= self._clock():
             return None
         row = self._ready[0]
+        if row.over:
+            return None
         if self._limiter is not None:
             now = self._clock()
             if self._limiter.due(now, len(row.recipients)) > 0:
@@ -445,6 +452,13 @@ class Run:
         self._in_flight += 1
         self._fetch_more()
         return row
+
+    def _pass_over(self, row: Planned) -> None:
+        """Report a row whose time is over."""
+        if self._limiter is not None and row.token is not None:
+            self._limiter.give_back(row.token)
+        self._tell_outcome(expired(row))
+        self._tell()
 
     def give_back(self, row: Planned) -> None:
         """Take a row back that was not tried; it stays as it was."""
@@ -658,6 +672,44 @@ class Run:
             self.fail(error)
         finally:
             self._called -= 1
+
+
+class Wait:
+    """Waits until a moment of the wall clock; from any thread it can be stopped.
+
+    It waits by the monotonic clock, some seconds at a time, and asks the wall clock in between: so it ends in time
+    although somebody set the clock, or the machine slept.
+    """
+
+    def __init__(self, until: dt.datetime) -> None:
+        self._until = until
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = asyncio.Event()
+        self._stop = False
+
+    def stop(self) -> None:
+        """End it at once."""
+        self._stop = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+    async def wait(self, _: Caller | None = None) -> bool:
+        """Wait; return whether the moment has come."""
+        self._loop = asyncio.get_running_loop()
+        while not self._stop:
+            left = (self._until - times.NOW()).total_seconds()
+            if left <= 0:
+                return True
+            tasks = {
+                asyncio.ensure_future(PAUSE(min(left, LOOK_SECONDS))),
+                asyncio.ensure_future(self._stopping.wait()),
+            }
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+        return False
 
 
 async def _insist(work: Coroutine[Any, Any, None]) -> None:

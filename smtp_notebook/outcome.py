@@ -216,6 +216,9 @@ class Outcome:
         seconds: How long all attempts took together, in seconds.
         refused: For a partial: each refused address with the server's answer.
         warnings: What a person may want to look at although nothing is wrong.
+        variant: Which of several texts the row got, such as ``B``; "" where there is one text. See `Variants`.
+        rows: Of how many rows of the frame the mail was made; 1 unless ``group_by=`` folds them.
+        marks: What tells these rows apart from others, for a later run; "" without ``group_by=``.
     """
 
     state: State
@@ -233,6 +236,9 @@ class Outcome:
     seconds: float = 0.0
     refused: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
+    variant: str = ""
+    rows: int = 1
+    marks: str = dataclasses.field(default="", repr=False)
 
     def __post_init__(self) -> None:
         if not self.status:
@@ -284,6 +290,10 @@ class Listed(tuple[Outcome, ...]):
         """Return each distinct warning with how many rows have it."""
         return dict(Counter(w for o in self for w in o.warnings))
 
+    def variants(self) -> dict[tuple[str, str], int]:
+        """Return how many there are of each variant and state; those without a variant under ""."""
+        return dict(Counter((o.variant, str(o.state)) for o in self))
+
 
 class Shelf(Protocol):
     """Where a `Report` has its Outcomes: a `Listed`, or a table that is read a few rows at a time."""
@@ -295,6 +305,15 @@ class Shelf(Protocol):
     def counts(self) -> dict[str, int]: ...  # noqa: D102
     def where(self, states: Sequence[str]) -> Shelf: ...  # noqa: D102
     def warned(self) -> dict[str, int]: ...  # noqa: D102
+    def variants(self) -> dict[tuple[str, str], int]: ...  # noqa: D102
+
+
+class Grouping(Protocol):
+    """Where the rows of each mail stand."""
+
+    def positions(self, first: int) -> Sequence[int]:
+        """Return the positions of all rows in the group of a row, in their order."""
+        ...
 
 
 def _shelved(outcomes: Iterable[Outcome] | Shelf) -> Shelf:
@@ -312,6 +331,9 @@ class Report(Sequence[Outcome]):
         notes: Sentences that a reader should see first.
         trial: Whether it tells of a trial: what it says of an address counts for nobody.
         suppressed: How many of the skipped rows are so because all their recipients are on the suppression list.
+        waiting: How many of the planned rows are so because their time has not come; see ``send_at=``.
+        next_at: When the first of these is due, or None.
+        groups: Where the rows of each mail stand, where ``group_by=`` folded them; None where each row is a mail.
     """
 
     _last: ClassVar[Report | None] = None
@@ -325,6 +347,9 @@ class Report(Sequence[Outcome]):
         notes: Iterable[str] = (),
         trial: bool = False,
         suppressed: int = 0,
+        groups: Grouping | None = None,
+        waiting: int = 0,
+        next_at: dt.datetime | None = None,
     ) -> None:
         self._outcomes: Shelf = _shelved(outcomes)
         self.title = title
@@ -332,6 +357,9 @@ class Report(Sequence[Outcome]):
         self.trial = trial
         self.suppressed = suppressed
         self._index = index
+        self.waiting = waiting
+        self.next_at = next_at
+        self._groups = groups
 
     @classmethod
     def last(cls) -> Report:
@@ -352,8 +380,9 @@ class Report(Sequence[Outcome]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The frame stays where it is: a copy has its labels, and the Outcomes themselves.
-        labels = None if self._index is None else list(self._index())
-        return _copied_report, (tuple(self), self.title, labels, self.notes, self.trial, self.suppressed)
+        labels = None if self._index is None else self._index()
+        rest = self.notes, self.trial, self.suppressed, self._groups, self.waiting, self.next_at
+        return _copied_report, (tuple(self), self.title, labels, *rest)
 
     @overload
     def __getitem__(self, index: int) -> Outcome: ...
@@ -371,7 +400,7 @@ class Report(Sequence[Outcome]):
         return iter(self._outcomes)
 
     def _part(self, outcomes: Iterable[Outcome] | Shelf) -> Report:
-        return Report(outcomes, title=self.title, index=self._index, trial=self.trial)
+        return Report(outcomes, title=self.title, index=self._index, trial=self.trial, groups=self._groups)
 
     def where(self, *states: State) -> Report:
         """Return the Outcomes that have one of the states."""
@@ -382,6 +411,15 @@ class Report(Sequence[Outcome]):
         """How many Outcomes there are of each State that occurs."""
         seen = self._outcomes.counts()
         return {state: seen[state] for state in State if seen.get(state)}
+
+    def by_variant(self) -> dict[str, dict[State, int]]:
+        """Return how many Outcomes there are of each variant and State; {} where no row has a variant.
+
+        Of the whole campaign, what earlier runs sent included: ``Journal().report(campaign).by_variant()``.
+        """
+        seen = self._outcomes.variants()
+        names = sorted({name for name, _ in seen if name})
+        return {n: {s: seen[n, s.value] for s in State if seen.get((n, s.value))} for n in names}
 
     @property
     def sent(self) -> Report:
@@ -419,28 +457,86 @@ class Report(Sequence[Outcome]):
             raise DeliveryError(outcome)
         return self
 
+    def positions(self, outcome: Outcome) -> list[int]:
+        """Return where the rows stand in the frame that an Outcome is about: one, or all rows of a group.
+
+        [] for an Outcome of no row, such as one of `Journal.report`'s of a single mail.
+        """
+        if outcome.row is None:
+            return []
+        return [outcome.row] if self._groups is None else list(self._groups.positions(outcome.row))
+
     def to_frame(self) -> pd.DataFrame:
-        """Return the Outcomes as a DataFrame, one row each, under the frame's own index."""
+        """Return the Outcomes as a DataFrame under the frame's own index: one line for each row of the frame.
+
+        So ``df.join(report.to_frame())`` puts each row beside what became of it. Of a group every row has its mail's
+        Outcome, with its own position as ``row``; ``rows`` says of how many rows the mail was made. Rows that were not
+        looked at, such as those beyond ``limit=`` in a trial, are not in it. Where the index has a label twice, pandas
+        joins each with each: `join` goes by position.
+        """
         import pandas as pd
 
-        names = [f.name for f in dataclasses.fields(Outcome)]
+        names = [f.name for f in dataclasses.fields(Outcome) if f.name != "marks"]
         columns: dict[str, list[Any]] = {n: [] for n in names}
-        for outcome in self:
+        for position, outcome in self._by_row():
             for name in names:
-                columns[name].append(getattr(outcome, name))
+                columns[name].append(position if name == "row" else getattr(outcome, name))
         columns["state"] = [str(s) for s in columns["state"]]
         for name in ("to", "warnings"):
             columns[name] = ["; ".join(v) for v in columns[name]]
         index = None
         if self._index is not None and all(row is not None for row in columns["row"]):
-            labels = self._index()
-            index = pd.Index([labels[row] for row in columns["row"]])
+            given: Any = self._index()
+            if not isinstance(given, pd.Index):
+                given = pd.RangeIndex(len(given)) if isinstance(given, range) else pd.Index(list(given))
+            index = given.take(columns["row"])
         return pd.DataFrame(columns, index=index, columns=names)
+
+    def _by_row(self) -> Iterator[tuple[int | None, Outcome]]:
+        """Yield each Outcome with the position of each row that it is about, in the frame's order."""
+        if self._groups is None:
+            yield from ((outcome.row, outcome) for outcome in self)
+            return
+        found = [(position, outcome) for outcome in self for position in self.positions(outcome)]
+        yield from sorted(found, key=lambda each: each[0])
+
+    def join(self, df: Any, *, suffix: str = "_mail") -> pd.DataFrame:
+        """Return the frame that was merged, as pandas has it, with the columns of `to_frame` beside its own.
+
+        Rows and Outcomes are matched by position: an index with labels that stand twice, or on several levels, makes no
+        difference. A row without an Outcome has empty cells there. The frame itself is not changed.
+
+        Args:
+            df: The frame, in the order in which it was merged.
+            suffix: What is added to the name of a column of the Outcomes that the frame has too.
+
+        Raises:
+            MessageError: It is another frame: it has fewer rows.
+        """
+        import pandas as pd
+
+        if isinstance(df, list | tuple):
+            df = pd.DataFrame(list(df))
+        elif not isinstance(df, pd.DataFrame):
+            import narwhals as nw
+
+            df = nw.from_native(df).to_pandas()
+        told = self.to_frame()
+        told = told[told["row"].notna()]
+        rows = told["row"].to_numpy(dtype="int64")
+        if len(rows) and rows.max() >= len(df):
+            cause = f"The frame has {len(df):,} rows, and the Report tells of row {rows.max():,}."
+            raise MessageError(cause, "Give the frame that was merged, with its rows in that order.")
+        told.index = pd.Index(rows)
+        beside = told.reindex(range(len(df))).set_axis(df.index)
+        beside.columns = pd.Index([f"{c}{suffix}" if c in df.columns else c for c in beside.columns])
+        joined: pd.DataFrame = pd.concat([df, beside], axis=1)
+        return joined
 
     @property
     def summary(self) -> str:
         """The counts in words: ``247 sent, 3 invalid``."""
-        return ", ".join(f"{n:,} {s.replace('_', ' ')}" for s, n in self.counts.items()) or "no rows"
+        return _in_words(self.counts) or "no rows"
 
     def __repr__(self) -> str:
         title = f" {self.title}:" if self.title else ""
@@ -450,7 +546,13 @@ class Report(Sequence[Outcome]):
         """Return the Report as plain text: notes, counts, then what failed."""
         head = f"{self.title}: {self.summary}" if self.title else self.summary
         warned = [f"  note: {w}" for w in self.warnings[:limit]]
-        return "\n".join([head, *self.notes, *self.failures.lines(limit), *warned])
+        return "\n".join([head, *self._told, *self.failures.lines(limit), *warned])
+
+    @property
+    def _told(self) -> list[str]:
+        """What stands above the rows: the notes, and a line for each variant."""
+        counted = [f"Variant {name}: {_in_words(counts)}" for name, counts in self.by_variant().items()]
+        return [*self.notes, *counted]
 
     @property
     def warnings(self) -> list[str]:
@@ -463,7 +565,7 @@ class Report(Sequence[Outcome]):
 
     def _html(self, limit: int = 20) -> str:
         counts = "".join(_html.badge(s, f"{n:,} {s.replace('_', ' ')}") for s, n in self.counts.items())
-        notes = "".join(f"<p>{html.escape(n)}</p>" for n in self.notes)
+        notes = "".join(f"<p>{html.escape(n)}</p>" for n in self._told)
         failures = self.failures
         rows = [
             ("" if o.row is None else str(o.row), o.key, o.state, str(o.code or ""), o.reason, o.fix)
@@ -478,13 +580,22 @@ class Report(Sequence[Outcome]):
         return _html.card(body + (f"<ul>{warned}</ul>" if warned else ""))
 
 
+def _in_words(counts: Mapping[State, int]) -> str:
+    return ", ".join(f"{n:,} {s.replace('_', ' ')}" for s, n in counts.items())
+
+
 def _copied_report(
     outcomes: tuple[Outcome, ...],
     title: str,
-    labels: list[Any] | None,
+    labels: Sequence[Any] | None,
     notes: tuple[str, ...],
     *rest: Any,
 ) -> Report:
     index = None if labels is None else lambda: labels
-    trial, suppressed = rest or (False, 0)  # a pickle of before has neither
-    return Report(outcomes, title=title, index=index, notes=notes, trial=trial, suppressed=suppressed)
+    # A pickle of before lacks some of these.
+    missing: tuple[Any, ...] = (False, 0, None, 0, None)
+    trial, suppressed, groups, waiting, next_at = (*rest, *missing[len(rest) :])
+    return Report(
+        outcomes, title=title, index=index, notes=notes, trial=trial, suppressed=suppressed, groups=groups,
+        waiting=waiting, next_at=next_at,
+    )  # fmt: skip

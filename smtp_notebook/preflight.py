@@ -12,14 +12,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from smtp_notebook.frames import ADDRESS_COLUMNS, Frame, own_key, row_key
+from smtp_notebook import times
+from smtp_notebook.frames import ADDRESS_COLUMNS, own_key, row_key
 from smtp_notebook.lint import Finding, alignment, open_link, reveals, shared_link
 from smtp_notebook.mime import new_message_id, stamp
 from smtp_notebook.outcome import JournalError, MailError, MessageError, Outcome, State
 from smtp_notebook.records import packed, planned, sent
-from smtp_notebook.roll import Roll
-from smtp_notebook.standing import RECHECKED, Known, decided
+from smtp_notebook.roll import EXPIRED, Roll
+from smtp_notebook.rows import Differing
+from smtp_notebook.standing import RECHECKED, Known, decided, regrouped
 from smtp_notebook.template import is_missing
+from smtp_notebook.times import Moments, Span, in_words
 
 if TYPE_CHECKING:
     from smtp_notebook.connection import Connection
@@ -40,6 +43,7 @@ __all__ = [
     "Watch",
     "all_suppressed",
     "checked",
+    "expired",
     "spared",
 ]
 
@@ -58,8 +62,28 @@ WINDOW_BYTES = 8 * 1024 * 1024
 _LARGE_PART = 16 * 1024
 #: From so many domains mails are looked at.
 _MOST_SENDERS = 100
+_MAY_HAVE_GONE = frozenset({State.SENT, State.PARTIAL, State.IN_DOUBT})
+_ALWAYS = Span()
 #: What a kept mail costs beside its octets.
 _OVERHEAD = 500
+
+
+class Rowed(Protocol):
+    """What is merged: a `frames.Frame`, or a `groups.Grouped`, whose groups stand where their first rows do."""
+
+    columns: list[str]
+
+    def __len__(self) -> int:
+        """Return how many mails it makes."""
+        ...
+
+    def numbered(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield what each mail is filled with, and its position."""
+        ...
+
+    def row(self, position: int) -> dict[str, Any]:
+        """Return what the mail at a position is filled with."""
+        ...
 
 
 class Claims(Protocol):
@@ -82,6 +106,9 @@ class Planned:
         refused: Recipients who were refused for good by an earlier transaction, with the answers.
         record: The number of its record in the journal; 0 for none.
         seq: How often that record was written.
+        variant: Which of several texts it has, or "".
+        made_of: Of which rows, as `records.made_of` has that.
+        expires: From when on it is not sent any more, in seconds since 1970; None for no end.
     """
 
     position: int | None
@@ -104,6 +131,9 @@ class Planned:
     seq: int = 0
     last: Outcome | None = None
     token: Token | None = None
+    variant: str = ""
+    made_of: str = ""
+    expires: float | None = None
 
     def fill(self, printed: Printed, now: dt.datetime | None = None, *, signer: Signer | None = None) -> None:
         """Put the mail in; Date and Message-ID are those of the first claim (RFC 5322, 3.6.4).
@@ -121,16 +151,23 @@ class Planned:
         to = self.recipients
         if self.accepted or self.refused:
             to = (*self.accepted, *to, *(address for address, _ in self.refused))
+        rows, _, marks = self.made_of.partition(" ")
         return Outcome(
             state=state, key=self.key, row=self.position, to=to, message_id=self.message_id,
             attempts=self.attempts, started=self.began, seconds=round(self.seconds, 6), warnings=self.warnings,
-            **more,
+            variant=self.variant, rows=int(rows) if rows else 1, marks=marks, **more,
         )  # fmt: skip
 
     def sent(self, code: int | None, enhanced: str) -> tuple[Any, ...]:
         """Return the values of `records.COLUMNS` of a row that everybody has now who is due."""
         tried = self.attempts, self.began, self.seconds
-        return sent(self.recipients, (code, enhanced), self.message_id, tried, self.warnings)
+        made = self.variant, self.made_of
+        return sent(self.recipients, (code, enhanced), self.message_id, tried, self.warnings, made)
+
+    @property
+    def over(self) -> bool:
+        """Whether it may not be sent any more."""
+        return self.expires is not None and times.NOW().timestamp() >= self.expires
 
     def columns(self, state: State) -> tuple[Any, ...]:
         """Return such an Outcome as the values of `records.COLUMNS`."""
@@ -189,6 +226,8 @@ class _Waiting(NamedTuple):
     key: str
     people: tuple[str, ...]
     known: Known | None
+    variant: str
+    span: Span
     begun: Begun
 
 
@@ -205,14 +244,19 @@ class Preflight:
         budget: How many octets of printed mails are kept; None for `MEMORY_BUDGET`.
         notes: Whether the journal shall have every row: those with a problem too, and those that are suppressed. It
             takes key columns.
+        variants: Presses by the name of their text, where a row gets one of several.
+        choose: Returns the name of the text for a key.
+        moments: When rows may be sent; None for now.
 
     Attributes:
         findings: What `lint` says of the mails, each with the first row of which it says that.
         total: How many rows the frame has that is being checked.
+        earlier: Tells what earlier runs made of a key; None when there were none.
         problems: How many of the rows so far must not be sent.
         due: How many are to be sent.
         settled: How many are not due: earlier runs sent them or left them in doubt, or they are suppressed.
         suppressed: How many are not due because all their recipients are on the suppression list.
+        regrouped: Of how many somebody may have a mail that was made of other rows.
         envelope_sender: Gives MAIL FROM for From's address and a Message-ID.
     """
 
@@ -227,8 +271,16 @@ class Preflight:
         suppressions: Suppressions | None = None,
         budget: int | None = None,
         notes: bool = False,
+        variants: Mapping[str, Press] | None = None,
+        choose: Callable[[str], str] | None = None,
+        moments: Moments | None = None,
     ) -> None:
         self.press = press
+        self.presses = variants or {"": press}
+        self._choose = choose
+        self.moments = moments
+        self._folded = False
+        self._now = times.NOW()
         self.notes = notes
         self.roll = roll
         self.kept = _Kept(MEMORY_BUDGET if budget is None else budget)
@@ -239,25 +291,28 @@ class Preflight:
         self.due = 0
         self.settled = 0
         self.suppressed = 0
+        self.regrouped = 0
         self.suppressions = suppressions
         self.envelope_sender = connection.envelope_sender
         self._connection = connection
         self._key = key
-        self._earlier = earlier
+        self.earlier = earlier
         self._sender = ""
         self._senders: set[str] = set()
         self._shared: tuple[int, int] | None = None
         self._sharing = 0
 
-    def check(self, frame: Frame, limit: int | None = None, *, each: Watch | None = None) -> None:
+    def check(self, frame: Rowed, limit: int | None = None, *, each: Watch | None = None) -> None:
         """Check the rows, at most *limit* good ones, and put each into the roll.
 
         *each* is called before each row; what it raises ends the check.
         """
         self.total = len(frame)
+        self._folded = hasattr(frame, "groups")
+        self._now = times.NOW()
         waiting: deque[_Waiting] = deque()
         try:
-            for position, cells in enumerate(frame.rows()):
+            for position, cells in frame.numbered():
                 if each is not None:
                     each(self)
                 if limit is not None and self.due + len(waiting) >= limit:
@@ -271,6 +326,23 @@ class Preflight:
             self._finish(waiting, 0)
             if self._shared is not None:
                 self._find(shared_link(*self._shared, self._sharing - 1), self._shared[1])
+        finally:
+            for row in waiting:
+                row.begun.cancel()
+
+    def recheck(self, frame: Rowed) -> None:
+        """Check the rows once more whose time has come meanwhile, and put each into the roll anew."""
+        self._now = times.NOW()
+        waiting: deque[_Waiting] = deque()
+        try:
+            for position in self.roll.come(self._now.timestamp()):
+                self.settled -= 1
+                cells = frame.row(position)
+                begun = self._judged(position, cells, functools.partial(self._begun, position, cells))
+                if begun is not None:
+                    waiting.append(begun)
+                    self._finish(waiting, self.press.ahead)
+            self._finish(waiting, 0)
         finally:
             for row in waiting:
                 row.begun.cancel()
@@ -303,7 +375,7 @@ class Preflight:
         key = own_key(columns, cells)
         if not self.notes or self.roll.first(f"key {key}", outcome.row) != outcome.row:
             return False
-        known = self._earlier(key) if self._earlier is not None else None
+        known = self.earlier(key) if self.earlier is not None else None
         if known is not None and known.state not in RECHECKED:
             return False
         record, seq = (known.id, known.seq) if known is not None else (0, 0)
@@ -313,6 +385,8 @@ class Preflight:
     def _begun(self, position: int, cells: Mapping[str, Any]) -> _Waiting | None:
         """Begin a row; None when it is clear already that it is not to be sent."""
         people: tuple[str, ...] = ()
+        if self._folded and (fault := getattr(cells, "fault", None)) is not None:
+            raise fault
         if self._key is not None:
             key = row_key(self._key, cells)
         else:
@@ -323,11 +397,11 @@ class Preflight:
             raise MessageError(
                 cause, "Remove one of them, or name a key column that tells them apart: key=…."
             )
-        known = self._earlier(key) if self._earlier is not None else None
+        known = self.earlier(key) if self.earlier is not None else None
         if known is not None and known.state != State.REFUSED:
             outcome = decided(known, self._meant(known, self._recipients(cells)), known.digest)
             if outcome is not None:
-                self._settle(outcome, position)
+                self._settle(self._with_other_rows(outcome, known, cells), position)
                 return None
         if self.suppressions is not None and not self.suppressions.empty:
             people = people or self._named(cells)
@@ -337,7 +411,61 @@ class Preflight:
                     self.suppressed += 1
                     self._settle(outcome.with_(key=key), position, noted=self.notes and known is None)
                     return None
-        return _Waiting(position, key, people, known, self.press.begin(cells))
+        span = _ALWAYS if self.moments is None else self.moments.span(cells)
+        if span.over(self._now) and (known is None or known.state != State.REFUSED):
+            self._pass_over(position, key, self._recipients(cells), span, known)
+            return None
+        variant = self._choose(key) if self._choose is not None else ""
+        return _Waiting(position, key, people, known, variant, span, self.presses[variant].begin(cells))
+
+    def _pass_over(
+        self, position: int, key: str, to: tuple[str, ...], span: Span, known: Known | None
+    ) -> None:
+        """Put a row into the roll whose time is over."""
+        assert span.ends is not None
+        if known is not None and (known.accepted or known.state == State.PARTIAL):
+            outcome = known.outcome.with_(reason=_ended(known.outcome, span.ends))
+        else:
+            reason = f"{EXPIRED}{in_words(span.ends)}."
+            outcome = Outcome(state=State.SKIPPED, key=key, to=to, reason=reason)
+        self._settle(outcome, position, noted=self.notes and known is None)
+
+    def _put_off(self, row: _Waiting, printed: Printed) -> None:
+        """Put a row into the roll whose time has not come; the journal has it as planned, so that no later run forgets it."""
+        known, begins = row.known, row.span.begins
+        assert begins is not None
+        reason = f"Not before {in_words(begins)}."
+        if known is not None and (known.accepted or known.state == State.PARTIAL):
+            outcome = known.outcome.with_(reason=f"{known.outcome.reason} The others: {reason.lower()}")
+        else:
+            rows, _, marks = str(getattr(row.begun.cells, "made_of", "")).partition(" ")
+            outcome = Outcome(
+                state=State.PLANNED, key=row.key, to=printed.recipients, reason=reason,
+                variant=row.variant, rows=int(rows) if rows else 1, marks=marks, warnings=printed.warnings,
+            )  # fmt: skip
+        self.settled += 1
+        outcome = outcome.with_(row=row.position)
+        if known is None or known.state in {State.PLANNED, State.INVALID}:
+            record, seq = (known.id, known.seq) if known is not None else (0, 0)
+            self.roll.add_noted(outcome, record=record, seq=seq)
+        else:
+            self.roll.add(outcome)  # what came of its last try stays in the journal
+        self.roll.wait(row.position, begins.timestamp())
+
+    def _with_other_rows(self, outcome: Outcome, known: Known, cells: Mapping[str, Any]) -> Outcome:
+        """Return the Outcome of a row that is not due, with a warning where its mail went with other rows."""
+        said = self._other_rows(known, cells)
+        return outcome.with_(warnings=(*outcome.warnings, *said)) if said else outcome
+
+    def _other_rows(self, known: Known, cells: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return a warning where somebody may have a group's mail that was made of other rows; no row is lost silently."""
+        made: str | None = getattr(cells, "made_of", None)
+        if made is None or not (known.accepted or known.state in _MAY_HAVE_GONE):
+            return ()
+        rows, _, marks = made.partition(" ")
+        said = regrouped(known.outcome, int(rows or 1), marks)
+        self.regrouped += bool(said)
+        return (said,) if said else ()
 
     def _meant(self, known: Known, recipients: tuple[str, ...]) -> tuple[str, ...]:
         """Return a row's recipients but for those who were left out before and would be now."""
@@ -372,19 +500,26 @@ class Preflight:
 
     def _finished(self, row: _Waiting) -> None:
         """Print a row that was begun, and put it into the roll."""
-        position, key, people, known, begun = row
-        printed = checked(self.press.finish(begun), self._connection)
-        while self.press.findings:
-            self.findings.setdefault(self.press.findings.pop(0), position)
+        position, known, begun = row.position, row.known, row.begun
+        press = self.presses[row.variant]
+        printed = checked(press.finish(begun), self._connection)
+        while press.findings:
+            self.findings.setdefault(press.findings.pop(0), position)
         if printed.link or printed.sender != self._sender:
             self._look_at(printed, position)
         if known is not None:
             meant = self._meant(known, printed.recipients)
             if (outcome := decided(known, meant, printed.digest)) is not None:
-                self._settle(outcome, position)
+                self._settle(self._with_other_rows(outcome, known, begun.cells), position)
                 return
-        shared = self._shared_addresses(people or self.press.addressees(begun.cells), position)
-        self._add(position, key, printed, known, shared)
+        if row.span is not _ALWAYS and row.span.over(self._now):
+            self._pass_over(position, row.key, printed.recipients, row.span, known)
+            return
+        if row.span is not _ALWAYS and row.span.waits(self._now):
+            self._put_off(row, printed)
+            return
+        shared = self._shared_addresses(row.people or self.press.addressees(begun.cells), position)
+        self._add(row, printed, shared)
 
     def _look_at(self, printed: Printed, position: int) -> None:
         """Look at what each row may have of its own, where `lint` sees the first mails alone."""
@@ -420,10 +555,9 @@ class Preflight:
         except MailError:
             return ()
 
-    def _add(
-        self, position: int, key: str, printed: Printed, known: Known | None, shared: tuple[str, ...]
-    ) -> None:
+    def _add(self, row: _Waiting, printed: Printed, shared: tuple[str, ...]) -> None:
         """Put a row that is due into the roll, and keep its mail where there is room."""
+        position, known = row.position, row.known
         warnings = (*printed.warnings, *shared) if shared else printed.warnings
         recipients = printed.recipients
         if self.suppressions is not None and self.suppressions.concerns(recipients):
@@ -434,9 +568,12 @@ class Preflight:
         if known is not None and (known.accepted or known.state == State.PARTIAL):
             self.partly[position] = known
         record, seq = (known.id, known.seq) if known is not None else (0, 0)
-        self.roll.add_due(
-            position, key, printed.digest, planned(recipients, name, warnings), record=record, seq=seq
-        )
+        if known is not None:
+            warnings = (*warnings, *self._other_rows(known, row.begun.cells))
+        made = getattr(row.begun.cells, "made_of", "") if self._folded else ""
+        columns = planned(recipients, name, warnings, (row.variant, made))
+        ends = None if row.span.ends is None else row.span.ends.timestamp()
+        self.roll.add_due(position, row.key, printed.digest, columns, record=record, seq=seq, expires=ends)
         self.kept.keep(position, printed)
         self.due += 1
 
@@ -452,13 +589,39 @@ class Preflight:
     def _problem(self, position: int, cells: Mapping[str, Any], error: MailError) -> Outcome:
         key = ""
         if self._key is not None:
-            key = ", ".join("" if is_missing(cells.get(c)) else str(cells.get(c)) for c in self._key)
+            key = ", ".join(_shown(cells.get(c)) for c in self._key)
         else:
             column = next((c for c in cells if c.casefold() in ADDRESS_COLUMNS), None)
-            if column is not None and not is_missing(cells[column]):
-                key = " ".join(str(cells[column]).split())[:80]
+            if column is not None:
+                key = " ".join(_shown(cells[column]).split())[:80]
         key = key.encode("utf-8", "backslashreplace").decode()  # half of a character has no other form
         return Outcome(state=State.INVALID, row=position, key=key, reason=error.cause, fix=error.fix)
+
+
+def _shown(cell: Any) -> str:
+    """Return a cell as it is shown in a key that does not do; "" for one that is empty, or differs within its group."""
+    return "" if type(cell) is Differing or is_missing(cell) else str(cell)
+
+
+def expired(row: Planned) -> Outcome:
+    """Return the Outcome of a row whose time is over before it went, or went to all."""
+    assert row.expires is not None
+    ends, last = times.from_seconds(row.expires), row.last
+    if last is None and not row.accepted:
+        return row.outcome(State.SKIPPED, reason=f"{EXPIRED}{in_words(ends)}.")
+    if last is None:
+        # Some have it, of an earlier run.
+        return row.outcome(State.PARTIAL, reason=f"{EXPIRED}{in_words(ends)}: the others get it no more.")
+    if last.state in {State.PARTIAL, State.IN_DOUBT}:
+        return last.with_(reason=_ended(last, ends), warnings=row.warnings)
+    reason = f"{EXPIRED}{in_words(ends)}, and was not tried again. Before: {last.reason}".strip()
+    return last.with_(
+        state=State.SKIPPED, status=0, code=None, enhanced="", reason=reason, fix="", warnings=row.warnings
+    )
+
+
+def _ended(before: Outcome, ends: dt.datetime) -> str:
+    return f"{before.reason} It was not tried again: it expired at {in_words(ends)}.".strip()
 
 
 def spared(
@@ -510,7 +673,7 @@ class Feed:
 
     def __init__(
         self,
-        frame: Frame,
+        frame: Rowed,
         preflight: Preflight,
         claims: Claims,
         *,
@@ -559,9 +722,12 @@ class Feed:
             said = f"{row.last.reason} It was not tried again: {row.warnings[-1]}".strip()
             self._report(row.last.with_(reason=said, warnings=row.warnings))
             return False
+        if row.over:
+            self._pass_over(row)
+            return False
         if not row.chunks:
             assert row.position is not None
-            printed = self._print(row.position, row.digest, self._frame.row(row.position), row.last)
+            printed = self._print(row, self._frame.row(row.position), row.last)
             if printed is None:
                 return False
             row.fill(printed, signer=self._signer)
@@ -571,7 +737,7 @@ class Feed:
     def _row(self, due: Due, now: dt.datetime) -> Planned | None:
         printed = self._check.kept.mails.pop(due.position, None)
         if printed is None:
-            printed = self._print(due.position, due.digest, self._next_cells(due.position))
+            printed = self._print(due, self._next_cells(due.position))
         if printed is None:
             return None
         message_id = due.message_id or new_message_id(printed.sender.rpartition("@")[2])
@@ -586,6 +752,9 @@ class Feed:
             warnings=due.warnings,
             record=due.record,
             seq=due.seq,
+            variant=due.variant,
+            made_of=due.made_of,
+            expires=due.expires,
         )
         row.fill(printed, now, signer=self._signer)
         if (known := self._check.partly.get(due.position)) is not None:
@@ -596,9 +765,16 @@ class Feed:
                 return None
         if not self._spare(row):
             return None
+        if row.over:
+            self._pass_over(row)
+            return None
         if self._divert:
             row.recipients = (self._divert,)
         return row
+
+    def _pass_over(self, row: Planned) -> None:
+        """Report a row whose time is over."""
+        self._report(expired(row))
 
     def _reread(self) -> None:
         """Read the suppression list where it changed: an address that came meanwhile counts from now on."""
@@ -622,29 +798,28 @@ class Feed:
     def _next_cells(self, position: int) -> dict[str, Any]:
         """Return the cells at *position*, which lies behind those that were asked for before."""
         if self._cells is None:
-            self._cells = enumerate(self._frame.rows())
+            self._cells = self._frame.numbered()
         for place, cells in self._cells:
             if place == position:
                 return cells
         return self._frame.row(position)
 
     def _print(
-        self, position: int, digest: bytes, cells: Mapping[str, Any], last: Outcome | None = None
+        self, row: Planned | Due, cells: Mapping[str, Any], last: Outcome | None = None
     ) -> Printed | None:
         """Return the row's mail as it was checked, or report why not; a row that was tried keeps what came of it."""
         try:
-            printed = self._check.press.print(cells)
-            if printed.digest != digest:
+            printed = self._check.presses[row.variant].print(cells)
+            if printed.digest != row.digest:
                 cause = "Rendered again, the mail differs from the one that was checked."
                 raise MessageError(cause, "Make the template's functions return the same each time.")
         except MailError as error:
             if last is not None:
                 outcome = last.with_(reason=f"{last.reason} It was not tried again: {error.cause}".strip())
             else:
-                key = self._check.roll.key(position)
                 outcome = Outcome(
-                    state=State.INVALID, row=position, key=key, reason=error.cause, fix=error.fix
-                )
+                    state=State.INVALID, row=row.position, key=row.key, reason=error.cause, fix=error.fix
+                ).with_(variant=row.variant)
             self._report(outcome)
             return None
         return printed

@@ -9,13 +9,14 @@ from typing import Any
 
 from smtp_notebook.outcome import Listed, Outcome, State
 
-__all__ = ["COLUMNS", "DEFINITIONS", "Stored", "packed", "planned", "sent", "unpacked"]
+__all__ = ["COLUMNS", "DEFINITIONS", "Stored", "made_of", "packed", "planned", "sent", "unpacked"]
 
 #: What a table holds of an Outcome beside its key and its row's position.
 DEFINITIONS = (
     "state TEXT NOT NULL, recipients TEXT NOT NULL, status INTEGER NOT NULL, code INTEGER, "
     "enhanced TEXT NOT NULL, reason TEXT NOT NULL, fix TEXT NOT NULL, message_id TEXT NOT NULL, "
-    "attempts INTEGER NOT NULL, started REAL, seconds REAL NOT NULL, refused TEXT NOT NULL, warnings TEXT NOT NULL"
+    "attempts INTEGER NOT NULL, started REAL, seconds REAL NOT NULL, refused TEXT NOT NULL, warnings TEXT NOT NULL, "
+    "variant TEXT NOT NULL DEFAULT '', rows TEXT NOT NULL DEFAULT ''"
 )
 COLUMNS = tuple(part.split()[0] for part in DEFINITIONS.split(", "))
 _AT_A_TIME = 1000
@@ -37,13 +38,25 @@ def packed(outcome: Outcome) -> tuple[Any, ...]:
         outcome.seconds,
         json.dumps(outcome.refused, ensure_ascii=False) if outcome.refused else "",
         json.dumps(outcome.warnings, ensure_ascii=False) if outcome.warnings else "",
+        outcome.variant,
+        made_of(outcome.rows, outcome.marks),
     )
 
 
-def planned(to: Sequence[str], message_id: str, warnings: Sequence[str]) -> tuple[Any, ...]:
-    """Return what `packed` returns for a row that was not tried, without making an Outcome."""
+def made_of(rows: int, marks: str) -> str:
+    """Return of which rows a mail was made, as the last of `COLUMNS`; "" for one row that has no mark."""
+    return f"{rows} {marks}".rstrip() if marks or rows != 1 else ""
+
+
+def planned(
+    to: Sequence[str], message_id: str, warnings: Sequence[str], made: tuple[str, str] = ("", "")
+) -> tuple[Any, ...]:
+    """Return what `packed` returns for a row that was not tried, without making an Outcome.
+
+    *made* is its variant, and of which rows it is made, as `made_of` has that.
+    """
     said = json.dumps(warnings, ensure_ascii=False) if warnings else ""
-    return ("planned", "\n".join(to), 202, None, "", "", "", message_id, 0, None, 0.0, "", said)
+    return ("planned", "\n".join(to), 202, None, "", "", "", message_id, 0, None, 0.0, "", said, *made)
 
 
 def sent(
@@ -52,6 +65,7 @@ def sent(
     message_id: str,
     tried: tuple[int, dt.datetime | None, float],
     warnings: Sequence[str],
+    made: tuple[str, str] = ("", ""),
 ) -> tuple[Any, ...]:
     """Return what `packed` returns for a row that everybody has, without making an Outcome.
 
@@ -61,6 +75,7 @@ def sent(
         message_id: With its angle brackets.
         tried: How often, since when, and how long it took together, in seconds.
         warnings: What a person may want to look at.
+        made: As in `planned`.
     """
     attempts, started, seconds = tried
     said = json.dumps(warnings, ensure_ascii=False) if warnings else ""
@@ -78,13 +93,15 @@ def sent(
         round(seconds, 6),
         "",
         said,
+        *made,
     )
 
 
 def unpacked(key: str, position: int | None, values: Sequence[Any]) -> Outcome:
     """Return the Outcome of a row's key, position and `COLUMNS`."""
     state, to, status, code, enhanced, reason, fix, message_id, attempts, started, seconds, *lists = values
-    refused, warnings = lists
+    refused, warnings, variant, made = lists
+    rows, _, marks = made.partition(" ")
     return Outcome(
         state=State(state),
         key=key,
@@ -101,6 +118,9 @@ def unpacked(key: str, position: int | None, values: Sequence[Any]) -> Outcome:
         seconds=seconds,
         refused=tuple((a, said) for a, said in json.loads(refused)) if refused else (),
         warnings=tuple(json.loads(warnings)) if warnings else (),
+        variant=variant,
+        rows=int(rows) if rows else 1,
+        marks=marks,
     )
 
 
@@ -173,6 +193,11 @@ class Stored:
         """Return how many there are of each state."""
         query = f"SELECT {self._state}, count(*) FROM {self._table} GROUP BY {self._state}"
         return {str(state): count for state, count in self._read(query, *self._values)}
+
+    def variants(self) -> dict[tuple[str, str], int]:
+        """Return how many there are of each variant and state; those without a variant under ""."""
+        query = f"SELECT variant, {self._state}, count(*) FROM {self._table} GROUP BY 1, 2"
+        return {(str(name), str(state)): count for name, state, count in self._read(query, *self._values)}
 
     def where(self, states: Sequence[str]) -> Stored:
         """Return those in one of the states."""

@@ -38,6 +38,7 @@ from smtp_notebook.pictures import (
     pil_bytes,
     svg_png,
 )
+from smtp_notebook.rows import Differing, Rows, as_given
 from smtp_notebook.safe_html import clean_html, has_content
 
 __all__ = [
@@ -79,7 +80,7 @@ def is_plain(value: object) -> bool:
     """
     if value is None or isinstance(value, str | int | float | bytes):
         return True
-    if isinstance(value, list | tuple | set | frozenset | dict | tables.Table | Fragment):
+    if isinstance(value, list | tuple | set | frozenset | dict | tables.Table | Fragment | Rows):
         return False
     if tables.is_frame(value):
         return False
@@ -94,7 +95,7 @@ _REPRS = ("mimebundle", "html", "markdown", "png", "jpeg", "svg", "latex", "json
 
 def shows_itself(value: object) -> bool:
     """Tell whether `render` shows *value* without asking how a notebook would: a table, a figure, a chart."""
-    return isinstance(value, tables.Table) or tables.is_frame(value) or _special(value) is not None
+    return isinstance(value, tables.Table | Rows) or tables.is_frame(value) or _special(value) is not None
 
 
 def render(value: object) -> Fragment:
@@ -120,6 +121,7 @@ def render(value: object) -> Fragment:
 def _rendered(value: object) -> Fragment:
     if isinstance(value, Fragment):
         return value
+    value = as_given(value)
     if (made := _by_entry_point(value)) is not None:
         return made
     if isinstance(value, tables.Table):
@@ -142,10 +144,16 @@ def _table(shown: tables.Table) -> Fragment:
 
 def _json(value: object) -> Fragment:
     try:
-        text = json.dumps(value, indent=2, ensure_ascii=False, default=_printed)
+        text = json.dumps(value, indent=2, ensure_ascii=False, default=_in_json)
+    except MailError:
+        raise
     except (TypeError, ValueError):  # keys that are no text, or a value inside itself
         text = pprint.pformat(value)
     return _preformatted(text)
+
+
+def _in_json(value: object) -> object:
+    return [*value] if type(value) is Rows else _printed(value)
 
 
 def _ordered(values: Iterable[Any]) -> list[Any]:
@@ -478,6 +486,8 @@ def _formula(source: str) -> Fragment:
 
 
 def _printed(value: object) -> str:
+    if type(value) is Differing:
+        value.refuse()
     try:
         return str(value)
     except Exception:  # noqa: BLE001 - an object that cannot even print itself has a name

@@ -20,19 +20,21 @@ from typing import Any, NamedTuple
 from smtp_notebook.outcome import Outcome, State
 from smtp_notebook.records import COLUMNS, DEFINITIONS, Stored, packed, unpacked
 
-__all__ = ["Due", "Roll"]
+__all__ = ["EXPIRED", "Due", "Roll"]
 
+#: So the reason of each row begins whose time was over.
+EXPIRED = "Expired at "
 _BUFFERED = 500
 _MOST_BUFFERED = 5000
 _CACHE_KIB = 8192
 #: So many keys and addresses are looked up in memory; those beyond lie in the table.
 _IN_MEMORY = 100_000
 _SETTERS = ", ".join(f"{c}=?" for c in COLUMNS)
-_DUE = "position, key, digest, record, seq, message_id, recipients, warnings"
+_DUE = "position, key, digest, record, seq, expires, message_id, recipients, warnings, variant, rows"
 _PLAN = f"key, position, digest, {', '.join(COLUMNS)}"
 #: What stands under ``due`` for a row that the journal is to have although it is not sent.
 _NOTED = 2
-_MARKS = ", ".join("?" * (6 + len(COLUMNS)))
+_MARKS = ", ".join("?" * (7 + len(COLUMNS)))
 
 Columns = tuple[Any, ...]
 
@@ -43,8 +45,11 @@ class Due(NamedTuple):
     Attributes:
         record: The number of its record in the journal; 0 for none.
         seq: How often that record was written.
+        expires: From when on it is not sent any more, in seconds since 1970; None for no end.
         message_id: What an earlier try called the same mail, or "".
         recipients: Whom it goes to, as written on the wire.
+        variant: Which of several texts it gets, or "".
+        made_of: Of which rows, as `records.made_of` has that.
     """
 
     position: int
@@ -52,15 +57,18 @@ class Due(NamedTuple):
     digest: bytes
     record: int
     seq: int
+    expires: float | None
     message_id: str
     recipients: tuple[str, ...]
     warnings: tuple[str, ...]
+    variant: str = ""
+    made_of: str = ""
 
 
 def _due(found: Sequence[Any]) -> Due:
-    position, key, digest, record, seq, message_id, to, warnings = found
+    position, key, digest, record, seq, expires, message_id, to, warnings, *made = found
     listed = tuple(json.loads(warnings)) if warnings else ()
-    return Due(position, key, digest, record, seq, message_id, tuple(to.split("\n")), listed)
+    return Due(position, key, digest, record, seq, expires, message_id, tuple(to.split("\n")), listed, *made)
 
 
 class Roll:
@@ -75,8 +83,9 @@ class Roll:
             self._db.execute(f"PRAGMA {pragma}")
         self._db.execute(
             "CREATE TABLE row (position INTEGER PRIMARY KEY, key TEXT NOT NULL, digest BLOB NOT NULL, "
-            f"record INTEGER NOT NULL, seq INTEGER NOT NULL, due INTEGER NOT NULL, {DEFINITIONS})"
+            f"record INTEGER NOT NULL, seq INTEGER NOT NULL, due INTEGER NOT NULL, expires REAL, {DEFINITIONS})"
         )
+        self._db.execute("CREATE TABLE later (position INTEGER PRIMARY KEY, at REAL NOT NULL)")
         self._db.execute(
             "CREATE TABLE seen (hash INTEGER PRIMARY KEY, position INTEGER NOT NULL, text TEXT NOT NULL)"
         )
@@ -125,17 +134,55 @@ class Roll:
 
     def add(self, outcome: Outcome) -> None:
         """Add a row that is not to be sent."""
-        self._insert((outcome.row, outcome.key, b"", 0, 0, 0, *packed(outcome)))
+        self._insert((outcome.row, outcome.key, b"", 0, 0, 0, None, *packed(outcome)))
 
     def add_noted(self, outcome: Outcome, *, record: int, seq: int) -> None:
         """Add a row that is not to be sent, and that the journal shall have as it is; see `noted`."""
-        self._insert((outcome.row, outcome.key, b"", record, seq, _NOTED, *packed(outcome)))
+        self._insert((outcome.row, outcome.key, b"", record, seq, _NOTED, None, *packed(outcome)))
 
     def add_due(
-        self, position: int, key: str, digest: bytes, columns: tuple[Any, ...], *, record: int, seq: int
+        self,
+        position: int,
+        key: str,
+        digest: bytes,
+        columns: tuple[Any, ...],
+        *,
+        record: int,
+        seq: int,
+        expires: float | None = None,
     ) -> None:
-        """Add a row that is to be sent; *columns* as of `records.planned`."""
-        self._insert((position, key, digest, record, seq, 1, *columns))
+        """Add a row that is to be sent; *columns* as of `records.planned`, *expires* as in `Due`."""
+        self._insert((position, key, digest, record, seq, 1, expires, *columns))
+
+    def wait(self, position: int, moment: float) -> None:
+        """Note that the time of a row, which was added, comes later: in seconds since 1970."""
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO later VALUES (?, ?)", (position, moment))
+
+    def come(self, now: float) -> list[int]:
+        """Return the positions of the rows whose time has come; they do not wait any more."""
+        found = [
+            row[0] for row in self._read("SELECT position FROM later WHERE at <= ? ORDER BY position", now)
+        ]
+        with self._lock:
+            self._db.execute("DELETE FROM later WHERE at <= ?", (now,))
+        return found
+
+    def waiting(self) -> tuple[int, float, float]:
+        """Return how many rows wait, and until when the first and the last one does."""
+        count, first, last = self._read("SELECT count(*), min(at), max(at) FROM later")[0]
+        return count, first or 0.0, last or 0.0
+
+    def expired(self) -> int:
+        """Return how many rows are skipped because their time was over."""
+        query = f"SELECT count(*) FROM row WHERE state=? AND reason LIKE '{EXPIRED}%'"
+        return int(self._read(query, State.SKIPPED.value)[0][0])
+
+    def close_round(self) -> None:
+        """Have no row sent, or noted, that is to be by now: that was done."""
+        with self._lock:
+            self._flush()
+            self._db.execute("UPDATE row SET due=0 WHERE due<>0")
 
     def _insert(self, row: tuple[Any, ...]) -> None:
         with self._lock:
@@ -176,7 +223,7 @@ class Roll:
 
     def _flush(self) -> None:
         if self._inserts:
-            self._db.executemany(f"INSERT INTO row VALUES ({_MARKS})", self._inserts)
+            self._db.executemany(f"INSERT OR REPLACE INTO row VALUES ({_MARKS})", self._inserts)
             self._inserts.clear()
         if self._updates:
             self._db.executemany(f"UPDATE row SET {_SETTERS} WHERE position=?", self._drained())

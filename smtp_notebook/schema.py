@@ -18,7 +18,7 @@ from typing import Any
 
 from smtp_notebook.records import COLUMNS, DEFINITIONS
 
-__all__ = ["FIELDS", "INSERT", "MIGRATIONS", "POSTGRESQL", "Migration", "checksum", "key_hash"]
+__all__ = ["FIELDS", "INSERT", "MIGRATIONS", "POSTGRESQL", "Migration", "checksum", "key_hash", "record_sum"]
 
 #: A record's columns, in the order in which its checksum takes them.
 FIELDS = ("id", "key", "seq", "version", "digest", "accepted", "position", *COLUMNS)
@@ -28,6 +28,15 @@ INSERT = f"INSERT INTO record (campaign, hash, {', '.join(FIELDS)}, sum) VALUES 
 def checksum(values: Sequence[Any]) -> int:
     """Return the checksum of a record; finds what a disk or an editor changed, guards against nobody."""
     return zlib.crc32((_joined(len(values)) % tuple(values)).encode("utf-8", "surrogatepass"))
+
+
+def record_sum(values: Sequence[Any]) -> int:
+    """Return the checksum of a record, whose values are those of `FIELDS`.
+
+    The last two came later. Where both are empty it is the one that the record would have had before: so no file had to
+    be summed anew, which would have made a damaged record look whole.
+    """
+    return checksum(values if values[-1] or values[-2] else values[:-2])
 
 
 @functools.cache
@@ -57,6 +66,22 @@ class Migration:
             self.move(db)
 
 
+# What the second step made of an Outcome's columns; as long as there are files of the first form, it stays.
+_SECOND_DEFINITIONS = (
+    "state TEXT NOT NULL, recipients TEXT NOT NULL, status INTEGER NOT NULL, code INTEGER, "
+    "enhanced TEXT NOT NULL, reason TEXT NOT NULL, fix TEXT NOT NULL, message_id TEXT NOT NULL, "
+    "attempts INTEGER NOT NULL, started REAL, seconds REAL NOT NULL, refused TEXT NOT NULL, warnings TEXT NOT NULL"
+)
+_SECOND_FIELDS = (
+    *("id", "key", "seq", "version", "digest", "accepted", "position"),
+    *(part.split()[0] for part in _SECOND_DEFINITIONS.split(", ")),
+)
+_SECOND_INSERT = (
+    f"INSERT INTO record (campaign, hash, {', '.join(_SECOND_FIELDS)}, sum) "
+    f"VALUES ({', '.join('?' * (len(_SECOND_FIELDS) + 3))})"
+)
+
+
 def _to_plan_order(db: sqlite3.Connection) -> None:
     """Move the rows of the first form, whose outcomes were JSON, into records."""
     query = "SELECT campaign, key, seq, state, digest, version, outcome FROM row ORDER BY campaign, key"
@@ -76,7 +101,7 @@ def _to_plan_order(db: sqlite3.Connection) -> None:
         values = [number, key, seq, version, digest, accepted, found.get("row"), *columns]
         # A single mail's key has its number behind a #; its copies are found together.
         hashed = key_hash(key.partition("#")[0] if found.get("row") is None else key)
-        db.execute(INSERT, (campaign, hashed, *values, checksum(values)))
+        db.execute(_SECOND_INSERT, (campaign, hashed, *values, checksum(values)))
     db.execute("DROP TABLE row")
 
 
@@ -107,7 +132,7 @@ MIGRATIONS = (
                 id INTEGER PRIMARY KEY AUTOINCREMENT, campaign INTEGER NOT NULL REFERENCES campaign (id),
                 hash INTEGER NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL,
                 version INTEGER NOT NULL, digest BLOB NOT NULL, accepted TEXT NOT NULL,
-                position INTEGER, {DEFINITIONS}, sum INTEGER NOT NULL)""",
+                position INTEGER, {_SECOND_DEFINITIONS}, sum INTEGER NOT NULL)""",
             "CREATE INDEX record_by_key ON record (campaign, hash)",
             # The windows of rows that a run may have sent when the power fails.
             """CREATE TABLE claim (
@@ -136,6 +161,18 @@ MIGRATIONS = (
             "CREATE INDEX watch_before_by_key ON watch_before (name, hash)",
             # The records that went and of which the source knows.
             "CREATE TABLE watch_told (record INTEGER PRIMARY KEY)",
+        ),
+    ),
+    Migration(
+        "variants and groups",
+        (
+            # Which of several texts a row got, and of which rows its mail was made; see record_sum.
+            "ALTER TABLE record ADD COLUMN variant TEXT NOT NULL DEFAULT ''",
+            "ALTER TABLE record ADD COLUMN rows TEXT NOT NULL DEFAULT ''",
+            "DROP VIEW standing",
+            """CREATE VIEW standing AS SELECT record.*,
+                CASE WHEN intent.seq = record.seq THEN 'in_doubt' ELSE record.state END AS stands
+                FROM record LEFT JOIN intent ON intent.id = record.id""",
         ),
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -10,6 +11,8 @@ from typing import Any, NamedTuple, Protocol
 from smtp_notebook.outcome import Outcome, State
 
 __all__ = [
+    "ALL",
+    "MARK",
     "RECHECKED",
     "SINGLE",
     "Known",
@@ -19,6 +22,7 @@ __all__ = [
     "key_name",
     "place",
     "ranges",
+    "regrouped",
     "skipped_once",
     "spread",
     "when",
@@ -28,6 +32,12 @@ __all__ = [
 SINGLE = "single mails"
 #: The states of rows that every run checks anew; nobody has their mail.
 RECHECKED = frozenset({State.PLANNED, State.DEFERRED, State.FAILED, State.INVALID})
+
+
+#: A row's mark has so many letters: of two rows of a group that differ, one in 16 million pairs has the same.
+MARK = 4
+#: Begins the one mark of a group that has too many rows for a mark each.
+ALL = "*"
 
 
 class _Row(Protocol):
@@ -108,12 +118,43 @@ def decided(known: Known, recipients: tuple[str, ...], digest: bytes) -> Outcome
         return before.with_(reason=f"Refused before, unchanged since: {before.reason}")
     reason = f"This campaign had it already ({when(before)}, version {known.version})."
     warnings = before.warnings
-    if recipients and set(before.to) != set(recipients):
+    if recipients and {a.casefold() for a in before.to} != {a.casefold() for a in recipients}:
         warnings = (
             *warnings,
             f"sent to {', '.join(before.to)}, but the row now says {', '.join(recipients)}",
         )
     return before.with_(state=State.SKIPPED, status=0, reason=reason, fix="", warnings=warnings)
+
+
+def regrouped(before: Outcome, rows: int, marks: str) -> str:
+    """Return what to say of a group whose mail went, and that has other rows now; "" where it has the same.
+
+    Args:
+        before: What became of the mail; with of how many rows it was made, and their marks.
+        rows: How many rows there are now.
+        marks: Their marks.
+    """
+    said = f"sent with {_rows(before.rows)}, now {rows:,}"
+    if not before.marks or ALL in {before.marks[:1], marks[:1]}:
+        if before.rows == rows and (not before.marks or before.marks == marks):
+            return ""
+        more = f"at least {rows - before.rows:,}" if rows > before.rows else "perhaps some"
+        return f"{said}; {more} of the rows now were in no mail"
+    had, now = Counter(_split(before.marks)), Counter(_split(marks))
+    fresh, gone = (now - had).total(), (had - now).total()
+    if fresh:
+        return f"{said}; {_rows(fresh)} {'was' if fresh == 1 else 'were'} in no mail, or changed since"
+    return (
+        f"{said}; {_rows(gone)} of the mail {'is' if gone == 1 else 'are'} not there any more" if gone else ""
+    )
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def _split(marks: str) -> list[str]:
+    return [marks[i : i + MARK] for i in range(0, len(marks), MARK)]
 
 
 def when(outcome: Outcome) -> str:

@@ -41,6 +41,7 @@ from smtp_notebook.letters import LETTER, Theme, first_uri, letter_html, letter_
 from smtp_notebook.message import Attachment, Event, Message
 from smtp_notebook.outcome import MailError, MessageError, OptionError, TemplateError
 from smtp_notebook.render import Fragment, is_plain, merged_images, render
+from smtp_notebook.rows import Differing, DiffersError, as_given
 from smtp_notebook.slots import (
     READY,
     Marker,
@@ -52,6 +53,7 @@ from smtp_notebook.slots import (
     html_pieces,
     plain_pieces,
 )
+from smtp_notebook.variants import Variants
 
 if TYPE_CHECKING:
     from jinja2.runtime import Context
@@ -67,8 +69,10 @@ __all__ = [
     "Template",
     "addresses_of",
     "broken_lines",
+    "given_cells",
     "is_missing",
     "lints",
+    "named_cells",
     "refuse_unprintable",
 ]
 
@@ -80,6 +84,8 @@ SUFFIXES: Mapping[str, str] = {
     ".txt": "text",
     ".text": "text",
 }
+#: What may be another text for some rows.
+VARIED = ("subject", "preheader", "body")
 ADDRESS_FIELDS = ("to", "cc", "bcc", "reply_to", "from_")
 _FILES = ("attach", "inline")
 _REPEATED = frozenset({"to", "cc", "bcc", "reply_to", "attach", "inline", "unsubscribe"})
@@ -221,6 +227,8 @@ class Field:
         sink.begin(self)
         try:
             return Filled(self._jinja.render({**names, _SINK: sink}), tuple(sink.slots))
+        except DiffersError as error:
+            raise self._explain(error, names) from error
         except MailError:
             raise
         except Exception as error:
@@ -258,7 +266,9 @@ class Field:
 
     def failed(self, slot: Slot, error: Exception) -> MailError:
         """Return what to say of a printed value that could not be made."""
-        return error if isinstance(error, MailError) else self._explain(error, {}, slot.line)
+        if isinstance(error, MailError) and not isinstance(error, DiffersError):
+            return error
+        return self._explain(error, {}, slot.line)
 
     def _explain(self, error: Exception, names: Mapping[str, Any], line: int | None = None) -> TemplateError:
         found = _template_line(error)
@@ -271,6 +281,8 @@ class Field:
                 line,
                 column,
             )
+        if isinstance(error, DiffersError):
+            return self.error(error.cause, error.fix, line, error.column)
         if isinstance(error, _UnknownNameError):
             return self.error(*_unknown(str(error), names), line)
         if isinstance(error, SlotError):
@@ -347,7 +359,9 @@ _HOLDING = (str, bytes, list, tuple, dict, set, frozenset, Namespace)
 def _deferred(context: Context, function: Any, *args: Any, **options: Any) -> Any:
     """Stand in for the call of a function whose value is printed as it is: nothing else waits for it."""
     submit = context.parent[_SINK].submit
-    later = submit(function, args, options) if submit is not None else None
+    later = None
+    if submit is not None:
+        later = submit(function, tuple(map(as_given, args)), {k: as_given(v) for k, v in options.items()})
     if later is not None:
         return later
     return _environment().call(context, function, *args, **options)
@@ -412,8 +426,22 @@ _new_slot: Any = tuple.__new__
 _NEVER_MISSING = frozenset({str, int, bool, dt.date, dt.datetime, dt.time})
 
 
+def named_cells(cells: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a row as a template takes it: a missing cell is false, takes ``default()``, and cannot be printed."""
+    return {str(k): _MissingCell(str(k)) if is_missing(v) else v for k, v in cells.items()}
+
+
+def given_cells(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row as a person's own function is given it: None where a cell is missing, a group's rows as a frame."""
+    return {
+        k: None if isinstance(v, _MissingCell) or is_missing(v) else as_given(v) for k, v in cells.items()
+    }
+
+
 def refuse_unprintable(value: object, label: str) -> None:
-    """Refuse to print what is missing, unknown, or a function that nobody called."""
+    """Refuse to print what is missing, unknown, differs within a group, or a function that nobody called."""
+    if type(value) is Differing:
+        value.refuse()
     if isinstance(value, Undefined):
         str(value)  # raises: an unknown name, or a missing cell
     if is_missing(value):
@@ -779,6 +807,9 @@ class Template:
         OptionError: A field that does not exist, with the nearest one that does.
 
     A Template is compiled once and may be filled from several threads.
+
+    Attributes:
+        choice: The `Variants` of its fields, which agree in names and shares; None where there are none.
     """
 
     def __init__(
@@ -802,13 +833,22 @@ class Template:
         self._marker = Marker()
         self._lock = threading.Lock()
         self._letters: OrderedDict[str, Letter] = OrderedDict()
+        self.choice = _one_choice(self._given)
         try:
             self._compile(parsed)
         except TemplateError as error:
             raise _located(error, self.name) from None
+        self._variants: Mapping[str, Template] = {}
+        if self.choice is not None:
+            # Made now, so that an error in any of the texts is known at once.
+            varied = {k: v for k, v in self._given.items() if isinstance(v, Variants)}
+            self._variants = {
+                name: self.with_(**{k: v[name] for k, v in varied.items()}) for name in self.choice
+            }
 
     def _compile(self, parsed: _Source) -> None:
-        given = dict(self._given)
+        # Of variants the first texts; the others are Templates of their own.
+        given = {k: _first(v) for k, v in self._given.items()}
         body = given.pop("body", parsed.body)
         suffix_format = parsed.format
         stated = given.pop("format", parsed.head.get("format", (None, 0))[0]) or suffix_format
@@ -901,6 +941,11 @@ class Template:
         return found[0].source if isinstance(found[0], Field) else str(found[0])
 
     @property
+    def variants(self) -> Mapping[str, Template]:
+        """A Template for each of its `Variants`, by name; {} where no field has any. It itself has the first texts."""
+        return self._variants
+
+    @property
     def event(self) -> Any:
         """What ``event=`` was given: an Event, a function of a row, or None."""
         return self._event
@@ -985,7 +1030,7 @@ class Template:
         if cells is None:
             names = {**self._values, **(values or {})}
             return {k: _MissingCell(k) if v is None else v for k, v in names.items()}
-        row = {str(k): _MissingCell(str(k)) if is_missing(v) else v for k, v in cells.items()}
+        row = named_cells(cells)
         return {
             **self._values,
             **(values or {}),
@@ -1219,9 +1264,45 @@ def _printed(item: Any) -> bytes:
         return f"{item.name}\0{hashlib.sha256(item.content).hexdigest()}".encode()
     if isinstance(item, Event):
         return item.identity.encode("utf-8", "surrogatepass")
+    if isinstance(item, Variants):
+        return f"{list(item.items())}{item.shares}".encode("utf-8", "surrogatepass")
     return str(item if isinstance(item, str | Path | Address) else type(item)).encode(
         "utf-8", "surrogatepass"
     )
+
+
+def _first(value: Any) -> Any:
+    return value[value.names[0]] if isinstance(value, Variants) else value
+
+
+def _one_choice(given: Mapping[str, Any]) -> Variants | None:
+    """Return the Variants of some fields, which have to agree; None where there are none.
+
+    Raises:
+        OptionError: A field cannot have any, or two fields differ in names or shares.
+    """
+    found = {k: v for k, v in given.items() if _varies(k, v)}
+    for name in found:
+        if name not in VARIED:
+            cause = f"{name.rstrip('_')}: this field cannot have Variants."
+            raise OptionError(cause, f"These can: {', '.join(VARIED)}.")
+    for (one, first), (other, second) in pairwise(found.items()):
+        if (first.names, first.shares) != (second.names, second.shares):
+            cause = f"The Variants of {one} and of {other} do not have the same names and shares."
+            raise OptionError(cause, "A row gets one name for all of its fields: give both the same.")
+    return next(iter(found.values()), None)
+
+
+def _varies(name: str, value: Any) -> bool:
+    held = list(value) if isinstance(value, list | tuple) else []
+    if name == "headers" and isinstance(value, Mapping) and not isinstance(value, Variants):
+        held = list(value.values())
+    if any(isinstance(each, Variants) for each in held):
+        raise OptionError(
+            f"{name.rstrip('_')}: Variants cannot stand in a list.",
+            f"These fields can have some: {', '.join(VARIED)}.",
+        )
+    return isinstance(value, Variants)
 
 
 def _located(error: TemplateError, name: str) -> TemplateError:
@@ -1480,7 +1561,7 @@ def _event_of(maker: Any, row: Row, people: Iterable[Address]) -> Event | None:
         return checked_event(maker)
     cells = row.names.get("row", row.names)
     try:
-        made = checked_event(maker({k: None if isinstance(v, _MissingCell) else v for k, v in cells.items()}))
+        made = checked_event(maker(given_cells(cells)))
     except MailError:
         raise
     except Exception as error:

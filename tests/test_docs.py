@@ -194,6 +194,15 @@ PROMISED = {
     "index.md": ("249 sent, 1 invalid",),
     "howto/tables-and-charts.md": ("Merge to the sandbox: 4 sent",),
     "howto/resume.md": ("30 sent, 20 skipped", "its template is another"),
+    "howto/later.md": (
+        "1 sent, 1 skipped",
+        "1 planned",
+        "1 row waits until ",
+        "1 row has expired",
+        "Not before ",
+    ),
+    "howto/group.md": ("2 sent", "sent with 2 rows, now 3; 1 row was in no mail"),
+    "howto/ab-subjects.md": ("40 sent", "Variant A: ", "{<State.SENT"),
     "howto/new-leads.md": (
         "1 sent, 2 skipped",
         "sent to ann@example.com, but the row now says ann.oneil@example.com",

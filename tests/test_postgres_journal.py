@@ -31,6 +31,7 @@ from scripted import Server
 
 from smtp_notebook import (
     Connection,
+    DeliveryError,
     Journal,
     JournalError,
     MergeRefusedError,
@@ -462,12 +463,15 @@ def test_the_same_mail_that_goes_once_is_sent_by_one_of_many(place):
             return send(via=via, to="ann@example.com", from_="me@example.com", body="hi", once=True).state
         except MergeRefusedError:
             return "refused"
+        except DeliveryError as error:
+            # While another's dot is on its way nobody knows whether the mail arrived.
+            return error.outcome.state
 
     with Server() as server, ThreadPoolExecutor(4) as pool:
         via = server.url()
         found = list(pool.map(attempt, range(4)))
         assert found.count(State.SENT) == 1
-        assert set(found) <= {State.SENT, State.SKIPPED, "refused"}
+        assert set(found) <= {State.SENT, State.SKIPPED, State.IN_DOUBT, "refused"}
         assert len(server.log.mails) == 1
 
 
