@@ -254,9 +254,10 @@ class SalesforceLogin:
             for f in dataclasses.fields(kept)
             if f.name not in {*_SECRETS, "name", "practice"}
         }
-        if self.key_file:
-            # Another notebook may lie in another folder.
-            settings["key_file"] = str(Path(self.key_file).expanduser().absolute())
+        for file in ("key_file", "ca_file"):
+            if settings[file]:
+                # Another notebook may lie in another folder.
+                settings[file] = str(Path(settings[file]).expanduser().absolute())
         everything = read_saved(_FILE)
         everything[name] = settings
         write_saved(everything, _FILE)

@@ -856,6 +856,16 @@ def test_the_environment_names_the_org_for_what_runs_by_itself(org, monkeypatch)
         leads(None)
 
 
+def test_the_files_of_a_saved_login_are_found_from_any_folder(drawer, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMTP_NOTEBOOK_CONFIG", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    given = SalesforceLogin(
+        "acme.my.salesforce.com", consumer_key="app", consumer_secret=lambda: "x" * 9, ca_file="authority.pem"
+    )
+    given.save("acme")
+    assert SalesforceLogin.saved("acme").ca_file == str(tmp_path / "authority.pem")
+
+
 def test_a_saved_login_keeps_its_secrets_in_the_keyring_alone(org, drawer, tmp_path, monkeypatch):
     monkeypatch.setenv("SMTP_NOTEBOOK_CONFIG", str(tmp_path))
     lead(org, "Ann")
