@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-from smtp_notebook import advice, api, places
+from smtp_notebook import advice, api, places, times
 from smtp_notebook.addresses import shortened
 from smtp_notebook.arrivals import (
     MOST_REREAD,
@@ -993,6 +993,8 @@ def watch(
     changed: Literal["stop", "send-rest"] = "stop",
     values: Mapping[str, Any] | None = None,
     test_to: str = "",
+    send_at: times.Moment = None,
+    expires: times.Moment = None,
     on_outcome: Callable[[Outcome], object] | None = None,
     on_poll: Callable[[WatchStatus], object] | None = None,
     **fields: Any,
@@ -1023,6 +1025,8 @@ def watch(
         changed: As in `mail_merge`: with ``"stop"`` another template, From or server ends the watch as ``failed``.
         values: As in `mail_merge`.
         test_to: As in `mail_merge`.
+        send_at: As in `mail_merge`; a row whose time has not come is listed as planned, and goes at a poll after that.
+        expires: As in `mail_merge`.
         on_outcome: As in `mail_merge`; of a running watch it is called in its thread. What it raises ends the watch.
         on_poll: Called with the `WatchStatus` after each poll, in the same thread. What it raises becomes a note.
         **fields: As in `mail_merge`.
@@ -1034,7 +1038,7 @@ def watch(
     check_field_names(fields)
     options = api.Options(
         campaign=campaign, via=via, journal=journal, changed=changed, values=values, test_to=test_to,
-        on_problem="skip", on_outcome=on_outcome, progress=False,
+        send_at=send_at, expires=expires, on_problem="skip", on_outcome=on_outcome, progress=False,
     )  # fmt: skip
     if not campaign:
         raise OptionError("campaign: a watch needs a name.", 'Name it after the mailing: campaign="welcome".')

@@ -41,6 +41,7 @@ from smtp_notebook import (
     csv_folder,
     mail_merge,
     suppress,
+    times,
     triggers,
     unsuppress,
     watch,
@@ -260,6 +261,31 @@ def test_a_suppressed_row_goes_once_that_is_lifted_however_long_ago_it_came(serv
     unsuppress("u0@example.com")
     found.poll()
     assert got(server) == everybody(0, 1, 2, 3, 4)
+
+
+def test_a_row_that_is_for_later_goes_when_its_time_has_come_and_one_that_is_too_late_never(
+    server, monkeypatch
+):
+    noon = dt.datetime(2026, 12, 1, 12, tzinfo=dt.UTC)
+    now = [noon]
+    monkeypatch.setattr(times, "NOW", lambda: now[0])
+    leads = Leads()
+    for number, (after, until) in enumerate([(2, 9), (0, 9), (2, 3), (4, None)]):
+        hour = dt.timedelta(hours=1)
+        leads.add(number, At=noon + after * hour, Until=None if until is None else noon + until * hour)
+    found = watching(leads, server, since="all", send_at="At", expires="Until")
+    found.poll()
+    assert (got(server), found.status.planned) == (everybody(1), 3)
+    leads.add(*range(4, 9), At=None, Until=None)  # the first ones are beyond the overlap now
+    found.poll()
+    assert got(server) == everybody(1, 4, 5, 6, 7, 8)
+    now[0] = noon + dt.timedelta(hours=3)
+    found.poll()
+    assert got(server) == everybody(0, 1, 4, 5, 6, 7, 8)
+    now[0] = noon + dt.timedelta(hours=5)
+    found.poll()
+    found.poll()
+    assert got(server) == everybody(0, 1, 3, 4, 5, 6, 7, 8)
 
 
 def test_a_row_that_the_server_put_off_is_tried_again_after_half_an_hour(server, monkeypatch):
