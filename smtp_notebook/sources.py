@@ -403,9 +403,10 @@ class _Folder:
     # ------------------------------------------------------------------------------------- reading
 
     def begin(self, since: Since) -> Batch:
-        whole, _, notes = self._look()
+        whole, growing, notes = self._look()
         if since == "all":
             return Batch(cursor={"read": []}, notes=tuple(notes))
+        notes += _left_alone(growing, self._quiet)
         if isinstance(since, dt.datetime):
             moment = int(since.timestamp() * 1e9)
             whole = [file for file in whole if file.mtime_ns < moment]
@@ -426,6 +427,7 @@ class _Folder:
         fresh = _at_once([file for file in whole if file.token not in known], notes)
         asked = {file.token for file in fresh}
         self._kept = {token: kept for token, kept in self._kept.items() if token in asked}
+        notes += _left_alone([file for file in growing if file.token not in known], self._quiet)
         parts, read, _ = self._parts(fresh, notes, keep=True)
         there = {file.token for file in (*whole, *growing)}
         if blind:
@@ -447,6 +449,12 @@ class _Folder:
             except MailError as error:
                 # It is as it is: it is read again when it changes.
                 notes.append(_named(file, error))
+            except _UnendedError:
+                said = f"{shortened(file.name)} ends within a line"
+                notes.append(
+                    f"{said}: it is read once nothing has touched it for {_UNENDED * self._quiet:g} s."
+                )
+                continue
             except _LaterError as error:
                 if str(error):
                     left.append(file)
@@ -469,7 +477,7 @@ class _Folder:
             with Path(file.path).open("rb") as opened:
                 _same(opened.fileno(), file)
                 if patient and self._age(file) < _UNENDED * self._quiet and _ends_within_a_line(opened):
-                    raise _LaterError
+                    raise _UnendedError
                 frame = tabular.read_table(opened, name=file.name, note=notes.append, **self._reading)
                 _same(opened.fileno(), file)
         except OSError as error:
@@ -534,6 +542,18 @@ class _Rows(dict[str, list[dict[str, Any]]]):
 
 class _LaterError(Exception):
     """A file that cannot be read now, and may be at the next look."""
+
+
+class _UnendedError(_LaterError):
+    """A file whose last line has no end: it may have been cut off there."""
+
+
+def _left_alone(files: Sequence[_File], quiet: float) -> list[str]:
+    """Say that files are not read yet, because something may still be writing them."""
+    if not files:
+        return []
+    more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+    return [f"{shortened(files[0].name)}{more}: not read before nothing has touched it for {quiet:g} s."]
 
 
 def _looked_at(entry: os.DirEntry[str], below: str) -> Iterator[_File]:

@@ -239,12 +239,13 @@ def test_a_file_that_changed_is_read_again_whatever_its_time_says(folder):
 def test_a_file_that_is_still_written_counts_when_it_was_quiet(folder, clock):
     source = csv_folder(folder, quiet=5)
     cursor = source.begin("all").cursor
+    waits = ("'a.csv': not read before nothing has touched it for 5 s.",)
     write(folder, "a.csv", 1)
-    assert source.read(cursor) == Batch(cursor=cursor)
+    assert source.read(cursor) == Batch(cursor=cursor, notes=waits)
     clock.pass_(3)
     write(folder, "a.csv", 1, 2)
     os.utime(folder / "a.csv", (START * 2, START * 2))  # a writer whose clock is years ahead
-    assert source.read(cursor) == Batch(cursor=cursor)
+    assert source.read(cursor) == Batch(cursor=cursor, notes=waits)
     clock.pass_(6)
     assert ids(source.read(cursor)) == [1, 2]
 
@@ -285,9 +286,24 @@ def test_a_file_that_was_cut_off_within_its_last_line_is_given_more_time(folder,
     clock.pass_(20)
     batch = source.read(first.cursor)
     assert ids(batch) == [2, 3]
-    assert batch.notes == ()
+    assert batch.notes == ("'b.csv' ends within a line: it is read once nothing has touched it for 60 s.",)
     clock.pass_(41)
     assert rows_of(source.read(batch.cursor)) == [{"Id": 1, "Email": "ann@example.co"}]
+
+
+def test_a_file_that_was_dropped_a_moment_ago_is_named_as_not_read_yet(folder, clock):
+    source = csv_folder(folder, quiet=5)
+    write(folder, "a.csv", 1)
+    first = source.begin("now")
+    assert first.notes == ("'a.csv': not read before nothing has touched it for 5 s.",)
+    write(folder, "b.csv", 2)
+    batch = source.read(first.cursor)
+    assert (ids(batch), batch.notes) == (
+        [], ("'a.csv' and 1 more: not read before nothing has touched it for 5 s.",),
+    )  # fmt: skip
+    clock.pass_(6)
+    batch = source.read(first.cursor)
+    assert (ids(batch), batch.notes) == ([1, 2], ())
 
 
 def test_a_file_that_changes_while_it_is_read_is_left_for_later(folder):
