@@ -5,8 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 
+import pytest
 from conftest import ROOT
 
+#: For what takes long and rests on pieces that Notebook 7 shares with JupyterLab: there it is part of `make test-all`.
+ONCE_AS_LAB = pytest.mark.parametrize(
+    "frontend", ["lab", pytest.param("notebook7", marks=pytest.mark.slow), "voila"], indirect=True
+)
 #: What a cell shows, in JupyterLab, Notebook 7 and Voilà alike.
 OUTPUT = ".jp-OutputArea-output"
 PICTURES = ROOT / "build" / "pictures"

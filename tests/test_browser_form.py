@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from look import axe, looks_well, no_text_lost, picture
+from look import ONCE_AS_LAB, axe, looks_well, no_text_lost, picture
 from scripted import Server as Scripted
 
 pytestmark = pytest.mark.browser
@@ -44,6 +44,7 @@ def send(page, words):
 # ------------------------------------------------------------------------------- from first to last
 
 
+@ONCE_AS_LAB
 def test_a_mail_is_composed_and_the_server_receives_exactly_that(frontend, sandbox):
     big = bytes(range(256)) * 4 * 1024 * 12  # 12 MiB: more than a message of Jupyter's holds
     with frontend.notebook(cell(sandbox.connection.port, from_="me@example.com")) as page:
@@ -191,6 +192,7 @@ def test_a_light_preview_is_light_on_a_dark_screen(lab):
         assert ground == "rgb(255, 255, 255)"
 
 
+@ONCE_AS_LAB
 def test_the_preview_follows_what_is_typed_and_code_follows_the_form(frontend):
     with frontend.notebook(cell(to="a@example.com", subject="S")) as page:
         page.get_by_role("textbox", name="Body").fill("# Big news")

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 from conftest import ROOT
-from look import axe, looks_well, no_text_lost, picture
+from look import ONCE_AS_LAB, axe, looks_well, no_text_lost, picture
 from scripted import Server as Scripted
 
 pytestmark = pytest.mark.browser
@@ -83,6 +83,7 @@ def people(mails):
 # ------------------------------------------------------------------------------- from first to last
 
 
+@ONCE_AS_LAB
 def test_rows_are_looked_at_checked_sent_and_reported(frontend, sandbox, tmp_path):
     with frontend.notebook(mailing(sandbox.connection.port, tmp_path, 6, bad=(3,))) as page:
         inside = page.frame_locator(FRAME)
