@@ -7,8 +7,6 @@ import os
 import sqlite3
 from urllib.parse import quote
 
-import psycopg
-
 from smtp_notebook import Journal
 from smtp_notebook.places import DatabaseURL
 
@@ -33,6 +31,8 @@ def changed(query, *values):
     place = journal.path
     journal.close()
     if isinstance(place, DatabaseURL):
+        import psycopg  # not on the second interpreter, which tries no database
+
         with psycopg.connect(**place.settings(), autocommit=True) as db:
             db.execute(f"SET search_path = {place.schema}")
             db.execute(query.replace("?", "%s"), values)
