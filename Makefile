@@ -2,8 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# A file's tests stay together: they share their servers and their browser.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+# A file's tests stay together: they share their servers and their browser. tests/conftest.py says which file is first.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# Compiled modules are kept: each process that the tests start would compile them anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check fix test test-all tables kill soak fuzz cover bench demo lab voila pictures docs binder build clean
@@ -51,9 +54,10 @@ tables: $(VENV)/.dev ## write the tables of the documentation that tests make
 	@$(BIN)/python scripts/node_packages.py
 	$(PYTEST) -m "not slow" --tables $$(grep -l "^from tables import" tests/test_*.py)
 
-kill: $(VENV)/.dev ## kill merges and watches at SEEDS random moments, resume, and count copies; JOURNAL=postgresql for that one
+kill: $(VENV)/.dev ## kill merges, watches and clusters at SEEDS random moments, resume, and count copies; JOURNAL=postgresql for that one
 	cd tests && ../$(BIN)/python kill.py --seeds $(or $(SEEDS),200) --journal $(or $(JOURNAL),sqlite)
 	cd tests && ../$(BIN)/python kill_watch.py --seeds $(or $(SEEDS),200)
+	cd tests && ../$(BIN)/python kill_cluster.py --seeds $(or $(SEEDS),200)
 
 soak: $(VENV)/.dev ## send COUNT mails to a Postfix that fails in every way, over MINUTES, and count copies
 	@$(BIN)/python scripts/system_packages.py

@@ -13,10 +13,12 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -99,19 +101,27 @@ def behind_badge(readme: str) -> str:
 @contextmanager
 def built(python: str) -> Iterator[Built]:
     """Build in a temporary folder, give what was built, and remove it."""
-    with tempfile.TemporaryDirectory(prefix="binder-") as place:
-        folder = Path(place)
-        home = folder / "home" / "repo"
-        _copy(home)
-        subprocess.run([python, "-m", "venv", folder / "env"], check=True)
-        programs = folder / "env" / "bin"
-        variables = environment(folder)
-        variables |= {"PATH": f"{programs}{os.pathsep}{variables['PATH']}", "REPO_DIR": str(home)}
-        # Only what was installed there counts.
-        variables.pop("PYTHONPATH", None)
-        made = Built(home, str(programs / "python"), variables)
+    with _empty(python) as made:
         made.call(made.python, *_PIP, *BASE)
         made.call(made.python, *_PIP, "-r", "binder/requirements.txt")
+        made.call("./binder/postBuild")
+        yield made
+
+
+@contextmanager
+def linked() -> Iterator[Built]:
+    """Give what `built` gives, but with links to this environment's packages: seconds in place of a minute.
+
+    Those that the requirements ask for are there, and what they need, and no other: what is missing in the requirements is
+    missing here. Which versions pip would choose, and whether they can be installed, it does not say.
+    """
+    with _empty(sys.executable, "--without-pip") as made:
+        asked = (made.home / "binder" / "requirements.txt").read_text(encoding="utf-8")
+        site = Path(sysconfig.get_path("purelib", vars={"base": str(Path(made.python).parents[1])}))
+        for package in _needed([*BASE, *asked.replace("-e .", "smtp_notebook").splitlines()]):
+            _link(package, site)
+        # As -e has it.
+        (site / "smtp_notebook.pth").write_text(f"{made.home}\n", encoding="utf-8")
         made.call("./binder/postBuild")
         yield made
 
@@ -172,6 +182,53 @@ def main() -> None:
             return
         mails = browse(made, chromium)
     print(f"README's badge: {len(mails)} mails shown, the first begins {mails[0][:60]!r}")
+
+
+@contextmanager
+def _empty(python: str, *options: str) -> Iterator[Built]:
+    """Give a copy of the repository and an empty environment in a temporary folder, and remove it."""
+    with tempfile.TemporaryDirectory(prefix="binder-") as place:
+        folder = Path(place)
+        home = folder / "home" / "repo"
+        _copy(home)
+        subprocess.run([python, "-m", "venv", *options, folder / "env"], check=True)
+        programs = folder / "env" / "bin"
+        variables = environment(folder)
+        variables |= {"PATH": f"{programs}{os.pathsep}{variables['PATH']}", "REPO_DIR": str(home)}
+        # Only what was installed there counts.
+        variables.pop("PYTHONPATH", None)
+        yield Built(home, str(programs / "python"), variables)
+
+
+def _needed(requirements: Iterable[str]) -> list[metadata.Distribution]:
+    """Return the installed packages that *requirements* name, and all that those need."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    found, open_ = dict[str, metadata.Distribution](), [Requirement(line) for line in requirements]
+    known = set[tuple[str, str]]()
+    while open_:
+        wanted = open_.pop()
+        name = canonicalize_name(wanted.name)
+        news = {(name, extra) for extra in ("", *wanted.extras)} - known
+        if not news:
+            continue
+        known |= news
+        found[name] = metadata.distribution(wanted.name)
+        needs = [Requirement(line) for line in found[name].requires or ()]
+        open_ += [
+            need
+            for need in needs
+            if need.marker is None or any(need.marker.evaluate({"extra": extra}) for _, extra in news)
+        ]
+    return list(found.values())
+
+
+def _link(package: metadata.Distribution, site: Path) -> None:
+    """Have *site* show what *package* installed at its top level; not where an editable one is found."""
+    for top in {file.parts[0] for file in package.files or ()} - {"..", "__pycache__"}:
+        if not (top.startswith("__editable__") or (link := site / top).exists()):
+            link.symlink_to(Path(str(package.locate_file(top))).resolve())
 
 
 def _copy(target: Path) -> None:

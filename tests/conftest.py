@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,31 @@ os.environ.update(_VARIABLES)
 
 def pytest_addoption(parser):
     parser.addoption("--tables", action="store_true", help="write the tables of docs/ that tests make")
+
+
+#: The files that take longest. `make test` runs whole files on two processes, and a long one that begins last runs alone.
+LONG = (
+    "test_browser_form.py",
+    "test_browser_merge.py",
+    "test_browser_inbox.py",
+    "test_cluster.py",
+    "test_kill.py",
+    "test_browser.py",
+    "test_docs.py",
+    "test_notebooks.py",
+    "test_browser_looks.py",
+    "test_gallery.py",
+    "test_binder.py",
+    "test_journal_machine.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Run the longest files first, and then those with the most tests."""
+    tests = Counter(item.path for item in items)
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: (place.get(item.path.name, len(LONG)), -tests[item.path], item.path))
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 
 import pytest
@@ -11,6 +10,28 @@ from conftest import ROOT
 #: For what takes long and rests on pieces that Notebook 7 shares with JupyterLab: there it is part of `make test-all`.
 ONCE_AS_LAB = pytest.mark.parametrize(
     "frontend", ["lab", pytest.param("notebook7", marks=pytest.mark.slow), "voila"], indirect=True
+)
+#: A front end, and how many MiB a file has there. From 10 on it is more than a message of Jupyter's holds, and goes in pieces;
+#: that takes seconds, so once is enough outside of `make test-all`.
+ONCE_A_BIG_FILE = pytest.mark.parametrize(
+    ("frontend", "mebibytes"),
+    [
+        ("lab", 12),
+        ("voila", 1),
+        *(pytest.param(name, 12, marks=pytest.mark.slow) for name in ("notebook7", "voila")),
+    ],
+    indirect=["frontend"],
+)
+#: The widths, and whether it is dark, at which `looks_well` looks: each width and each theme once. What is cut off
+#: depends on the width and what has too little contrast on the theme, so the other pairs are part of `make test-all`.
+LOOKS = pytest.mark.parametrize(
+    "looks",
+    [
+        pytest.param(((1280, False), (700, True)), id="wide and light, narrow and dark"),
+        pytest.param(
+            ((700, False), (1280, True)), id="narrow and light, wide and dark", marks=pytest.mark.slow
+        ),
+    ],
 )
 #: What a cell shows, in JupyterLab, Notebook 7 and Voilà alike.
 OUTPUT = ".jp-OutputArea-output"
@@ -151,16 +172,12 @@ def no_text_lost(page, selector=OUTPUT):
     return page.evaluate(_LOST, [selector, OUTPUT])
 
 
-def looks_well(lab, page, name, *, height):
-    """Have what *page* shows be whole and without grave faults at two widths and in both themes; picture each.
-
-    axe-core is asked once for each width and once for each theme: what it finds does not depend on the pair.
-    """
-    for dark, width in itertools.product((False, True), (1280, 700)):
+def looks_well(lab, page, name, *, height, looks):
+    """Have what *page* shows be whole and without grave faults at each width and theme of *looks*; picture each."""
+    for width, dark in looks:
         lab.shows_as(page, width=width, height=height, dark=dark)
         picture(page, name)
-        if dark == (width == 700):
-            assert axe(page, ".smtpnb-form") == [], (width, dark)
+        assert axe(page, ".smtpnb-form") == [], (width, dark)
         assert no_text_lost(page, ".smtpnb-form") == [], (width, dark)
 
 

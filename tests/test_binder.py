@@ -1,6 +1,12 @@
-"""What Binder would build from binder/ is built, runs the first notebook, and shows the badge's one in a browser."""
+"""What Binder would build from binder/ is built, runs the first notebook, and shows the badge's one in a browser.
+
+The build takes a minute, so it is part of `make test-all`. Here the notebook runs with no package but those that the build
+would have brought.
+"""
 
 from __future__ import annotations
+
+import subprocess
 
 import emulate_binder
 import pytest
@@ -23,7 +29,23 @@ def binder():
 BUILDS = pytest.mark.timeout(600)
 
 
+@pytest.mark.notebook
+def test_the_first_notebook_needs_nothing_that_binder_would_not_bring(capfd):
+    if not (ROOT / ".git").exists():
+        missing("not a git checkout, so it is not known which files belong to the project")
+    with emulate_binder.linked() as made:
+        emulate_binder.run(made)
+        assert "01-send-results.ipynb" in capfd.readouterr().out
+        made.call(made.python, "-c", "import smtp_notebook; print(smtp_notebook.__file__)")
+        assert capfd.readouterr().out.startswith(str(made.home))
+        # An environment that had every package would say the same of any requirements.
+        with pytest.raises(subprocess.CalledProcessError):
+            made.call(made.python, "-c", "import hypothesis")
+        assert "No module named 'hypothesis'" in capfd.readouterr().err
+
+
 @BUILDS
+@pytest.mark.slow
 @pytest.mark.notebook
 def test_binder_builds_and_runs_the_first_notebook(binder, capfd):
     emulate_binder.run(binder)
@@ -31,6 +53,7 @@ def test_binder_builds_and_runs_the_first_notebook(binder, capfd):
 
 
 @BUILDS
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.notebook
 def test_the_notebook_behind_the_badge_shows_a_mail_in_jupyterlab(binder, chromium):

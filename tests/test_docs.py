@@ -211,10 +211,44 @@ PROMISED = {
 OTHERS = [p for p in PAGES if p != "tutorial.md" and p not in PROMISED and cells(p)]
 
 
+#: Leaves a page nothing of the one before: no names, no default connection, no journal and no file.
+AFRESH = """%reset -f
+import os
+from smtp_notebook.connection import set_current
+os.environ.update({variables!r})
+os.chdir({place!r})
+set_current(None)
+%reset -f"""
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    """A kernel for one page after another: to start it takes longer than most of them do."""
+    made = NotebookClient(nbformat.v4.new_notebook(), timeout=120)
+    with made.setup_kernel(env=dict(os.environ)):
+        yield made
+
+
+def run_afresh(codes, kernel, folder):
+    """Run cells in *kernel*, in a copy of the notebooks' folder; return them with what they showed."""
+    place = folder / "notebooks"
+    shutil.copytree(ROOT / "notebooks", place)
+    own = {name: value for name, value in os.environ.items() if name.startswith("SMTP_NOTEBOOK_")}
+    variables = own | {"SMTP_NOTEBOOK_CONFIG": str(folder / "config")}
+    found = [
+        nbformat.v4.new_code_cell(code)
+        for code in (AFRESH.format(variables=variables, place=str(place)), *codes)
+    ]
+    for cell in found:
+        kernel.nb.cells.append(cell)
+        kernel.execute_cell(cell, len(kernel.nb.cells) - 1)
+    return found
+
+
 @pytest.mark.notebook
 @pytest.mark.parametrize("page", PROMISED)
-def test_the_code_of_a_page_shows_what_the_page_says(page, tmp_path):
-    text = "\n".join(map(shown, run(cells(page), tmp_path)))
+def test_the_code_of_a_page_shows_what_the_page_says(page, kernel, tmp_path):
+    text = "\n".join(map(shown, run_afresh(cells(page), kernel, tmp_path)))
     assert not [promised for promised in PROMISED[page] if promised not in text]
 
 

@@ -180,11 +180,17 @@ def test_a_cell_with_template_text_and_a_mail_that_is_too_big_are_problems(sandb
     assert ["{{ 7*7 }}" in o.reason or "MB" in o.reason for o in report] == [True, True]
 
 
-def test_sixty_megabytes_are_refused_before_they_are_sent(sandbox):
+@pytest.mark.parametrize("megabytes", [20, pytest.param(60, marks=pytest.mark.slow)])
+def test_a_file_that_is_too_large_once_encoded_is_refused_before_it_is_sent(sandbox, megabytes):
     from smtp_notebook import Attachment
 
     with pytest.raises(MessageError, match="MB"):
-        send(to="ann@example.com", body="x", attach=[Attachment(bytes(60 * 2**20), "big.bin")], via=sandbox)
+        send(
+            to="ann@example.com",
+            body="x",
+            attach=[Attachment(bytes(megabytes * 2**20), "big.bin")],
+            via=sandbox,
+        )
     assert sandbox.messages == ()
 
 
