@@ -23,6 +23,7 @@ import dataclasses
 import datetime as dt
 import enum
 import html
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ __all__ = [
     "SourceError",
     "State",
     "TemplateError",
+    "Tuning",
 ]
 
 
@@ -269,6 +271,88 @@ class Outcome:
         return {"text/plain": repr(self), "text/html": _html.outcome(self.state, self._noted)}
 
 
+#: A run that took less is not told how it could be faster, in seconds.
+_LONG = 30.0
+#: A mail kept its connection for at most so many round trips where latency is what took the time.
+_ROUND_TRIPS = 3
+#: Which part of the time connections carry mails where they are what a run waits for.
+_FULL = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """What a merge settled on, by what the server answered: nobody has to set it, and it may be worth knowing.
+
+    Attributes:
+        connections: How many connections it used at last.
+        allowed: How many it might have used: ``max_connections`` of the `Connection`.
+        refused: How many connections the server refused because there were too many.
+        seconds: For how long a mail kept its connection, in seconds: the median of the last ones.
+        latency: How long the server takes for its shortest answer, the one to EHLO, in seconds.
+        elapsed: How long the whole took, in seconds, waits for the rate included.
+        mails_per_second: How many mails were accepted each second, over the whole.
+        slowed: How often it was slowed down because the server asked for fewer mails (4.7.28); complaints within ten
+            seconds count as one.
+        rate: How many mails were accepted each second since it was last slowed down; None where it never was, or
+            only within the last ten seconds.
+        workers: How many processes sent it: more than one over a cluster.
+        batch: How many rows a worker of a cluster was given at once, at last; 0 without a cluster.
+    """
+
+    connections: int
+    allowed: int
+    refused: int
+    seconds: float
+    latency: float
+    elapsed: float
+    mails_per_second: float
+    slowed: int = 0
+    rate: float | None = None
+    workers: int = 1
+    batch: int = 0
+
+    def note(self, documented: int | None = None) -> str:
+        """Return the sentence that says what a person could set by hand, or "" where there is nothing to gain.
+
+        Args:
+            documented: How many connections the provider takes at once, as it says itself; None where it does not.
+        """
+        if self.slowed:
+            return f"The server asked for fewer mails (4.7.28), and {self._slowed}."
+        if self.refused and self.connections < self.allowed:
+            used = "1 was" if self.connections == 1 else f"{self.connections} were"
+            return (
+                f"The server refused a connection more, and {used} used of the {self.allowed} allowed; "
+                f"max_connections={self.connections} asks for no more."
+            )
+        more = min(2 * self.allowed, documented or 2 * self.allowed)
+        if self._waited and more > self.allowed:
+            return (
+                f"Most of the time went by waiting for the server's answers, over {self.connections} "
+                f"connections: max_connections={more} would be faster, where the server allows that."
+            )
+        return ""
+
+    @property
+    def _slowed(self) -> str:
+        times = "it was slowed down" + ("" if self.slowed == 1 else f" {self.slowed} times")
+        return f"{times}; rate={_as_rate(self.rate)!r} keeps to what it took" if self.rate else times
+
+    @property
+    def _waited(self) -> bool:
+        """Whether it was at its limit for long, and the round trips were what took the time."""
+        full = self.mails_per_second * self.seconds >= _FULL * self.connections
+        at_limit = self.connections == self.allowed
+        return self.elapsed >= _LONG and at_limit and full and self.seconds <= _ROUND_TRIPS * self.latency
+
+
+def _as_rate(speed: float) -> str:
+    """Return at most so many mails a second, as ``Connection(rate=)`` has it."""
+    if speed >= 1:
+        return f"{math.floor(speed)}/s"
+    return f"{max(1, math.floor(speed * 60))}/min"
+
+
 class Listed(tuple[Outcome, ...]):
     """Outcomes in memory; what a `Report` of few rows is made of."""
 
@@ -334,6 +418,8 @@ class Report(Sequence[Outcome]):
         waiting: How many of the planned rows are so because their time has not come; see ``send_at=``.
         next_at: When the first of these is due, or None.
         groups: Where the rows of each mail stand, where ``group_by=`` folded them; None where each row is a mail.
+        tuning: What it settled on, a `Tuning`: connections and speed. None where no mail was accepted, and in a Report of
+            the journal, which does not know it.
     """
 
     _last: ClassVar[Report | None] = None
@@ -350,6 +436,7 @@ class Report(Sequence[Outcome]):
         groups: Grouping | None = None,
         waiting: int = 0,
         next_at: dt.datetime | None = None,
+        tuning: Tuning | None = None,
     ) -> None:
         self._outcomes: Shelf = _shelved(outcomes)
         self.title = title
@@ -359,6 +446,7 @@ class Report(Sequence[Outcome]):
         self._index = index
         self.waiting = waiting
         self.next_at = next_at
+        self.tuning = tuning
         self._groups = groups
 
     @classmethod
@@ -381,7 +469,7 @@ class Report(Sequence[Outcome]):
     def __reduce__(self) -> tuple[Any, ...]:
         # The frame stays where it is: a copy has its labels, and the Outcomes themselves.
         labels = None if self._index is None else self._index()
-        rest = self.notes, self.trial, self.suppressed, self._groups, self.waiting, self.next_at
+        rest = self.notes, self.trial, self.suppressed, self._groups, self.waiting, self.next_at, self.tuning
         return _copied_report, (tuple(self), self.title, labels, *rest)
 
     @overload
@@ -593,9 +681,9 @@ def _copied_report(
 ) -> Report:
     index = None if labels is None else lambda: labels
     # A pickle of before lacks some of these.
-    missing: tuple[Any, ...] = (False, 0, None, 0, None)
-    trial, suppressed, groups, waiting, next_at = (*rest, *missing[len(rest) :])
+    missing: tuple[Any, ...] = (False, 0, None, 0, None, None)
+    trial, suppressed, groups, waiting, next_at, tuning = (*rest, *missing[len(rest) :])
     return Report(
         outcomes, title=title, index=index, notes=notes, trial=trial, suppressed=suppressed, groups=groups,
-        waiting=waiting, next_at=next_at,
+        waiting=waiting, next_at=next_at, tuning=tuning,
     )  # fmt: skip

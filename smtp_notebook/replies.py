@@ -255,6 +255,22 @@ def too_many(reply: Reply) -> bool:
     return reply.code in {452, 552} and reply.enhanced in {"", "4.5.3", "5.5.3"}
 
 
+_CROWDED = re.compile(
+    r"too many (?:\w+ ){0,3}(?:connections|sessions)\b|concurrent (?:\w+ )?connections?\b|sender thread limit",
+    re.IGNORECASE,
+)
+
+
+def crowded(verdict: Verdict) -> bool:
+    """Tell whether a temporary refusal says that there are too many connections, and nothing of the mail."""
+    return verdict.retry and verdict.code is not None and bool(_CROWDED.search(verdict.reason))
+
+
+def slower(verdict: Verdict) -> bool:
+    """Tell whether a verdict says that mails come too fast (4.7.28)."""
+    return verdict.enhanced == "4.7.28"
+
+
 def _needs_tls(reply: Reply) -> bool:
     return reply.code == 530 and "starttls" in reply.text.lower()  # noqa: PLR2004 - RFC 3207, 4
 

@@ -19,6 +19,7 @@ import os
 import re
 import socket
 import ssl
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -262,10 +263,12 @@ class Link:
         extensions: What the server offers, by its EHLO keyword in lower case.
         used: How many mails it has carried to a reply.
         dirty: Whether the last transaction did not end in a reply to its dot.
+        latency: How long the server took to answer EHLO, in seconds.
     """
 
     dialogue: Dialogue
     extensions: dict[str, str]
+    latency: float = 0.0
     used: int = 0
     dirty: bool = False
 
@@ -331,14 +334,14 @@ class Dialler:
                 self._told("tls", client)
             self._told("banner", greeting.message)
             name = at.local_hostname or _literal(client)
-            await _hello(client, name)
+            latency = await _hello(client, name)
             self._told("ehlo", client)
             if at.security == "starttls":
                 stage = Stage.TLS
                 await self._secure(client)
                 self._told("tls", client)
                 # What was offered in clear counts no more (RFC 3207, 4.2).
-                await _hello(client, name)
+                latency = await _hello(client, name)
                 self._told("ehlo", client)
             if at.user:
                 stage = Stage.LOGIN
@@ -355,7 +358,7 @@ class Dialler:
             raise DialError(self._failed(stage, error)) from None
         dialogue = Dialogue(client.protocol, client.transport, self._forms())
         dialogue.take_over()
-        return Link(dialogue, dict(client.esmtp_extensions))
+        return Link(dialogue, dict(client.esmtp_extensions), latency)
 
     async def _reached(self) -> socket.socket:
         """Return a socket that is connected to the first of the server's addresses that answers.
@@ -679,9 +682,11 @@ def _literal(client: aiosmtplib.SMTP) -> str:
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
 
-async def _hello(client: aiosmtplib.SMTP, name: str) -> None:
+async def _hello(client: aiosmtplib.SMTP, name: str) -> float:
+    """Say EHLO, and return after how many seconds the answer was there."""
     import aiosmtplib
 
+    begun = time.perf_counter()
     try:
         await client.ehlo(hostname=name)
     except aiosmtplib.SMTPHeloError as error:
@@ -689,6 +694,7 @@ async def _hello(client: aiosmtplib.SMTP, name: str) -> None:
         if error.code not in {500, 502, 504}:
             raise
         await client.helo(hostname=name)
+    return time.perf_counter() - begun
 
 
 def _close(client: Any) -> None:

@@ -14,14 +14,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from smtp_notebook import advice
-from smtp_notebook.outcome import State
-from smtp_notebook.pool import Manner, Order, Pool, order, shrunk
-from smtp_notebook.replies import HaltedError, Reply, Stage, Verdict, classify, too_many
+from smtp_notebook import pool as pools
+from smtp_notebook.outcome import State, Tuning
+from smtp_notebook.pool import Aim, Manner, Order, Pool, order
+from smtp_notebook.replies import HaltedError, Reply, Stage, Verdict, classify, crowded, slower, too_many
 from smtp_notebook.session import DialError, Dialler, Link, LostError, size_limit
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ _DISCONNECTING = 421
 _HIGH_WATER = 48 * 1024
 #: After so many connections in a row that end at grouped commands they are given one by one.
 _PATIENCE = 3
+#: Seconds that must have passed since a run was slowed down before its speed means something.
+_TELLING = 10.0
 
 
 class Mail(Protocol):
@@ -103,16 +107,39 @@ class SmtpTransport:
     Args:
         connection: The server and its limits.
         password: The secret, when the connection has a user.
+        clock: What is taken for the time, in seconds; only differences count.
+
+    How many connections are open follows what the server answers, as `pool` decides: `kept` is told for how long each mail
+    kept its connection. Never are there more than the connection's ``max_connections``.
 
     Commands share a write where the server offers PIPELINING (RFC 2920) and one connection has shown that it
     works: first MAIL, RCPT and DATA of one mail, then also the dot of one mail with the envelope of the next.
     """
 
-    def __init__(self, connection: Connection, password: str | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        password: str | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.connection = connection
         self.stuffed = _Stuffing()
         self._dialler = Dialler(connection, password)
-        self._limit = connection.max_connections
+        self._clock = clock
+        self.aim = pools.begun(connection.max_connections)
+        #: Whether more connections are open than are aimed at.
+        self.over = False
+        self._missing = self.aim.goal
+        self._window: list[float] = []
+        self._enough = pools.enough(self.aim)
+        self._since = self._began = clock()
+        self._ended: float | None = None
+        self._went = 0
+        self._slowed_at = 0.0, 0
+        self._median: float | None = None
+        self._latency: float | None = None
+        self._stood = 0
         self._idle: list[Link] = []
         self._busy: set[Link] = set()
         self._leaving: dict[asyncio.Task[None], Link] = {}
@@ -148,6 +175,7 @@ class SmtpTransport:
 
     async def aclose(self) -> None:
         """Close every connection; takes 2 s at most, whatever the server does."""
+        self._ended = self._clock()
         links = [*self._idle, *self._busy, *self._leaving.values()]
         self._idle.clear()
         leaving = list(self._leaving)
@@ -166,7 +194,7 @@ class SmtpTransport:
     def pool(self) -> Pool:
         """The pool as it is now."""
         return Pool(
-            self._limit, len(self._idle), len(self._busy), self._dialling, self._proven, self.doubtful
+            self.aim.goal, len(self._idle), len(self._busy), self._dialling, self._proven, self.doubtful
         )
 
     async def acquire(self) -> Link:
@@ -204,10 +232,10 @@ class SmtpTransport:
             if error.verdict.stops_run:
                 self._fatal = error.verdict
             self._tell()
-            limit = shrunk(self.pool) if error.verdict.retry else None
-            if limit is None:
+            aim = pools.refused(self.aim, self.pool, self._clock()) if error.verdict.retry else None
+            if aim is None:
                 raise
-            self._limit = limit
+            self._aim_at(aim)
             return None
         except BaseException:
             self._dialling -= 1
@@ -216,14 +244,20 @@ class SmtpTransport:
         self._dialling -= 1
         self._proven = True
         self._busy.add(link)
+        self._stood = max(self._stood, self._open)
+        self._latency = link.latency if self._latency is None else min(self._latency, link.latency)
+        if self._missing:
+            self._missing -= 1
+            self._measure_anew()  # before the last one stood, mails said nothing of how many there are
         self._tell()
         return link
 
     def release(self, link: Link) -> None:
         """Give a connection back."""
-        if not link.alive or len(self._busy) + len(self._idle) > self._limit:
+        if not link.alive or self._open > self.aim.goal:
             self.retire(link)
             return
+        self.over = False
         self._busy.discard(link)
         self._idle.append(link)
         self._tell()
@@ -231,6 +265,7 @@ class SmtpTransport:
     def retire(self, link: Link) -> None:
         """Take leave of a connection that carries no more mails, without waiting for the answer."""
         self._busy.discard(link)
+        self.over = self._open > self.aim.goal
         if link.alive:
             task = asyncio.create_task(link.close())
             self._leaving[task] = link
@@ -250,13 +285,83 @@ class SmtpTransport:
 
     def note(self, verdict: Verdict) -> None:
         """Learn from a verdict what holds for the whole server."""
+        if verdict.state is State.SENT and not self.doubtful:
+            return
         if verdict.stops_run:
             self._fatal = verdict
+        elif slower(verdict):
+            self.complain(crowded=False)
         if verdict.state is State.IN_DOUBT:
             self.doubtful = True
         elif self.doubtful and verdict.stage is Stage.DOT and verdict.state in {State.SENT, State.PARTIAL}:
             self.doubtful = False
             self._tell()
+
+    # ------------------------------------------------------------------------ how many connections
+
+    @property
+    def _open(self) -> int:
+        return len(self._busy) + len(self._idle)
+
+    def kept(self, seconds: float) -> int:
+        """Take in for how many seconds a mail that was accepted kept its connection; return how many are aimed at."""
+        self._window.append(seconds)
+        if len(self._window) >= self._enough:
+            self._look()
+        return self.aim.goal
+
+    def _look(self) -> None:
+        """Decide how many connections are worth having, by the mails of late."""
+        now = self._clock()
+        kept = pools.Kept(self._window, now - self._since)
+        self._median = kept.median(self.aim.goal)
+        missing = self._missing
+        self._measure_anew(now)
+        if not missing:
+            self._aim_at(pools.measured(self.aim, kept, now))
+
+    def _measure_anew(self, now: float | None = None) -> None:
+        if self._window and self._median is None:
+            self._median = pools.Kept(self._window, 0.0).median(0)
+        self._went += len(self._window)
+        self._window = []
+        self._since = self._clock() if now is None else now
+
+    def complain(self, *, crowded: bool) -> None:
+        """Have fewer connections, or no more: the server asked for less in an answer to a mail."""
+        now = self._clock()
+        before = self.aim
+        self._aim_at(pools.complained(before, self._open + self._dialling, now, crowded=crowded))
+        if self.aim.slowed > before.slowed:
+            self._slowed_at = now, self._went + len(self._window)
+
+    def _aim_at(self, aim: Aim) -> None:
+        if aim.goal != self.aim.goal:
+            self._missing = max(0, aim.goal - self.aim.goal)
+            self._measure_anew()
+        self.aim = aim
+        self._enough = pools.enough(aim)
+        self.over = self._open > aim.goal
+
+    @property
+    def tuning(self) -> Tuning | None:
+        """What it settled on; None where no mail was accepted."""
+        went = self._went + len(self._window)
+        if not went:
+            return None
+        now = self._clock() if self._ended is None else self._ended
+        since, before = self._slowed_at
+        return Tuning(
+            connections=max(1, min(self.aim.goal, self._stood)),
+            allowed=self.aim.most,
+            refused=self.aim.refused,
+            seconds=pools.Kept(self._window, 0.0).median(0) if self._median is None else self._median,
+            latency=self._latency or 0.0,
+            elapsed=now - self._began,
+            mails_per_second=_speed(went, now - self._began),
+            slowed=self.aim.slowed,
+            rate=_speed(went - before, now - since) if self.aim.slowed and now - since >= _TELLING else None,
+        )
 
     # ----------------------------------------------------------------------------------- pipelining
 
@@ -567,7 +672,11 @@ class Lane:
 
     def _next(self, link: Link, ahead: Ahead) -> Mail | None:
         """Return the mail whose envelope may leave together with this dot, or None."""
-        if self._transport.doubtful or self._transport.manner(link) is not Manner.AHEAD:
+        if (
+            self._transport.doubtful
+            or self._transport.over  # this connection may be the one to go
+            or self._transport.manner(link) is not Manner.AHEAD
+        ):
             return None
         if link.used + 1 >= self._at.messages_per_connection:
             return None
@@ -580,6 +689,8 @@ class Lane:
         verdict = classify(stage, reply, self._provider)
         if stage is Stage.DOT and reply.good:
             return verdict
+        if crowded(verdict):
+            self._transport.complain(crowded=True)
         if (
             reply.code == _DISCONNECTING
             or verdict.state is State.IN_DOUBT
@@ -611,6 +722,11 @@ class Lane:
 
 
 # ---------------------------------------------------------------------------------------- pure pieces
+
+
+def _speed(mails: int, seconds: float) -> float:
+    """Return how many mails a second that is, as far as a millisecond or more tells."""
+    return mails / max(seconds, 1e-3)
 
 
 class _Stuffing:

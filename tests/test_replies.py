@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_notebook import State
-from smtp_notebook.replies import Reply, ReplyError, ReplyReader, Stage, classify, one_line
+from smtp_notebook.replies import Reply, ReplyError, ReplyReader, Stage, classify, crowded, one_line
 
 STREAM = b"220 hello\r\n250-first\r\n250-second\r\n250 last\r\n354\r\n550 5.1.1 no \xe4\r\n250\r\n"
 REPLIES = [
@@ -115,3 +115,23 @@ def test_every_code_at_every_stage_has_a_state_of_the_vocabulary(stage):
 def test_a_servers_text_becomes_one_printable_line():
     assert one_line("a\r\nb\x1b[31m\x00c") == "a b [31m c"
     assert len(one_line("x" * 1000)) == 300
+
+
+CROWDED = {
+    "421 4.7.0 too many connections from you": True,
+    "421 Too many concurrent SMTP connections": True,
+    "421 4.7.0 Too many sessions for this user": True,
+    "432 4.3.2 Concurrent connections limit exceeded.": True,
+    "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded": True,
+    "421 4.7.0 too many messages on this connection": False,
+    "421 4.7.28 Our system has detected an unusual rate of mail": False,
+    "452 4.5.3 too many recipients": False,
+    "550 5.7.1 too many connections": False,
+    "250 2.0.0 too many connections": False,
+}
+
+
+@pytest.mark.parametrize("said", CROWDED)
+def test_a_server_that_has_too_many_connections_is_told_apart_from_one_with_another_limit(said):
+    verdict = classify(Stage.DOT, Reply(int(said[:3]), said[4:]))
+    assert crowded(verdict) is CROWDED[said]
