@@ -67,6 +67,9 @@ class Holder:
     is never taken over, because its process cannot be seen from here.
     """
 
+    #: A file is shared with nobody; see `store.Held`.
+    guest = False
+
     def __init__(self, path: Path, campaign: str) -> None:
         self._path = _beside(path, campaign)
         try:

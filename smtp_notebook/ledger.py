@@ -133,6 +133,39 @@ class Ledger:
     def __repr__(self) -> str:
         return f"<Ledger of run {self._run:x}: {len(self._open)} without an answer>"
 
+    @property
+    def number(self) -> int:
+        """The campaign's number in the journal."""
+        return self._number
+
+    @property
+    def run(self) -> int:
+        """The number of this run, by which others join it."""
+        return self._run
+
+    def hold_on(self) -> None:
+        """Make sure that the campaign is held, also where nothing is written for long.
+
+        Raises:
+            MergeRefusedError: Another run has it by now.
+        """
+        self._store.write(lambda _: None, synced=False, held=self._holder)
+
+    @property
+    def held(self) -> Held | None:
+        """What keeps others from sending the campaign."""
+        return self._holder
+
+    def ask_to_stop(self) -> None:
+        """Have those who joined this run end in order; from any thread."""
+        assert self._holder is not None
+        self._store.ask_to_stop(self._holder)
+
+    def stopping(self) -> bool | None:
+        """Tell whether the run that was joined is to end; see `store.Store.stopping`."""
+        assert self._holder is not None
+        return self._store.stopping(self._holder)
+
     def known(self, key: str) -> Known | None:
         """Return what is known of a row from earlier runs; of use before this one claims any."""
         if self.empty:
@@ -395,7 +428,7 @@ class Ledger:
     def _end(self, db: Database) -> None:
         if not self._open and not self._failed:
             db.execute("DELETE FROM claim WHERE run=?", (self._run,))
-            if self._holder is not None:
+            if self._holder is not None and not self._holder.guest:
                 db.execute("UPDATE campaign SET running=0 WHERE id=?", (self._number,))
 
 

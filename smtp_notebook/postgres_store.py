@@ -79,7 +79,10 @@ _ERA = f"""SELECT (SELECT system_identifier FROM pg_control_system()) || '/'
 #: Where a server does not tell: one that began anew may be another.
 _ANY_ERA = f"SELECT 'began ' || {_STARTED}"
 _HOLD = """INSERT INTO holder (lock, run, campaign, host, pid, since) VALUES (?, ?, ?, ?, ?, ?)
-    ON CONFLICT (lock) DO UPDATE SET run=excluded.run, host=excluded.host, pid=excluded.pid, since=excluded.since"""
+    ON CONFLICT (lock) DO UPDATE SET run=excluded.run, host=excluded.host, pid=excluded.pid, since=excluded.since,
+    stopping=0"""
+_LEASE = """INSERT INTO lease (run, batch, token) VALUES (?, ?, ?)
+    ON CONFLICT (run, batch) DO UPDATE SET token=excluded.token"""
 _LOCKED = """SELECT 1 FROM pg_locks WHERE locktype='advisory' AND granted AND objsubid=1 AND classid=? AND objid=?
     AND database=(SELECT oid FROM pg_database WHERE datname=current_database())"""
 
@@ -114,6 +117,8 @@ class _Transaction:
 class _Holding:
     """A campaign that a run of this store holds; satisfies `store.Held`."""
 
+    guest = False
+
     def __init__(self, store: PostgresStore, campaign: str, lock: int, run: int, era: str) -> None:
         self._store = store
         self.campaign = campaign
@@ -123,9 +128,36 @@ class _Holding:
         #: Why it is held no more, or None.
         self.lost: JournalError | MergeRefusedError | None = None
 
+    @property
+    def fence(self) -> str:
+        """What finds a row as long as it is held, and keeps that so until the transaction ends."""
+        return f"SELECT 1 FROM holder WHERE lock={self.lock} AND run={self.run} FOR SHARE"
+
     def release(self) -> None:
         """Let others send the campaign; a server that is away has done so itself."""
         self._store.release(self)
+
+
+class _Joined(_Holding):
+    """A batch of a run that another client holds."""
+
+    guest = True
+
+    def __init__(self, store: PostgresStore, of: _Holding, batch: int, token: int) -> None:
+        super().__init__(store, of.campaign, of.lock, of.run, of.era)
+        self._batch, self._token = batch, token
+
+    @property
+    def fence(self) -> str:
+        """As of `_Holding`; and nobody has taken the batch over."""
+        return (
+            f"SELECT 1 FROM holder JOIN lease USING (run) WHERE lock={self.lock} AND run={self.run} "
+            f"AND batch={self._batch} AND token={self._token} FOR SHARE"
+        )
+
+    def release(self) -> None:
+        """Take part no more."""
+        self._store.leave(self)
 
 
 class PostgresStore:
@@ -171,6 +203,7 @@ class PostgresStore:
         self.lock = threading.RLock()
         self._reads = reads
         self._holding: dict[str, _Holding] = {}
+        self._joined: set[_Joined] = set()
         self._transaction: _Transaction | None = None
         self._closed = False
         self._process = os.getpid()
@@ -232,7 +265,7 @@ class PostgresStore:
         """After a fork the connection is the parent's, and so is every campaign that it holds."""
         _INHERITED.append(self._session)
         self._process, self._session = os.getpid(), None
-        for holding in self._holding.values():
+        for holding in (*self._holding.values(), *self._joined):
             holding.lost = taken_over()
 
     def _again(self) -> _Session:
@@ -248,7 +281,7 @@ class PostgresStore:
                 try:
                     if before is not None:
                         self._end_ghost(session.connection, before)
-                    for holding in self._holding.values():
+                    for holding in (*self._holding.values(), *self._joined):
                         self._renew(session, holding)
                 except BaseException:
                     session.connection.close()
@@ -282,6 +315,8 @@ class PostgresStore:
                 cause, "Run the cell again: rows that may have gone will be listed in doubt."
             )
             return
+        if holding.guest:
+            return  # it has no lock of its own
         mine = session.connection.execute(
             "SELECT 1 FROM holder WHERE lock=%s AND run=%s", (holding.lock, holding.run)
         )
@@ -485,8 +520,7 @@ class PostgresStore:
         if held.lost is not None:
             raise held.lost
         # Whoever takes the campaign over waits for this transaction, and the next one finds that.
-        fence = f"SELECT 1 FROM holder WHERE lock={held.lock} AND run={held.run} FOR SHARE"
-        cursor = connection.execute(f"{begin}; {fence}".encode(), prepare=False)
+        cursor = connection.execute(f"{begin}; {held.fence}".encode(), prepare=False)
         while cursor.nextset():
             pass
         if cursor.fetchone() is None:
@@ -505,6 +539,11 @@ class PostgresStore:
     def alone(self, db: Database, name: str) -> None:
         """Have no other transaction that says the same name run beside this one."""
         db.execute("SELECT pg_advisory_xact_lock(?)", (self._key(f"alone\n{name}"),))
+
+    def clock(self, db: Database) -> float:
+        """Return this moment by the server's clock; within a transaction it goes on."""
+        found = db.execute("SELECT extract(epoch FROM clock_timestamp())::double precision").fetchone()
+        return float(found[0])
 
     def numbers(self, db: Database, count: int) -> int:
         """Return the first of so many numbers of records that none ever had."""
@@ -609,6 +648,56 @@ class PostgresStore:
         if holding.lost is None:
             holding.lost = taken_over()
 
+    # ---------------------------------------------------------------------------------- several for one run
+
+    def join(self, campaign: str, run: int, batch: int, token: int) -> Held:
+        """Take a batch of a run's rows, from whoever had it."""
+        run_itself = _Holding(self, campaign, self._key(campaign), run, self.era)
+        joined = _Joined(self, run_itself, batch, token)
+
+        def change(db: Database) -> None:
+            # It waits for a transaction of whoever has it; the next one finds this token.
+            db.execute(_LEASE, (run, batch, token))
+
+        with self.lock:
+            self.write(change, synced=True, held=run_itself)
+            self._joined.add(joined)
+        return joined
+
+    def leave(self, joined: _Joined) -> None:
+        """Take part in a run no more."""
+        with self.lock:
+            self._joined.discard(joined)
+            joined.lost = joined.lost or taken_over()
+
+    def fence_off(self, held: Held) -> None:
+        """Have nobody who joined a run write any more."""
+        assert isinstance(held, _Holding)
+        before, after = held.run, secrets.randbits(62)
+
+        def change(db: Database) -> None:
+            db.execute("DELETE FROM lease WHERE run=?", (before,))
+            db.execute(
+                "UPDATE holder SET run=?, stopping=0 WHERE lock=? AND run=?", (after, held.lock, before)
+            )
+
+        self.write(change, synced=True, held=held)
+        held.run = after
+
+    def ask_to_stop(self, held: Held) -> None:
+        """Have those who joined a run end in order."""
+        assert isinstance(held, _Holding)
+        query = "UPDATE holder SET stopping=1 WHERE lock=? AND run=?"
+        self.write(lambda db: db.execute(query, (held.lock, held.run)), synced=True, held=held)
+
+    def stopping(self, held: Held) -> bool | None:
+        """Tell, who joined a run, whether it is to end; None where nobody holds its campaign at this moment."""
+        assert isinstance(held, _Holding)
+        found = self.all("SELECT stopping FROM holder WHERE lock=? AND run=?", held.lock, held.run)
+        if not found or found[0][0]:
+            return True
+        return False if self._is_locked(held.lock) else None
+
     def _who(self, lock: int) -> dict[str, Any]:
         found = self.all("SELECT host, pid, since FROM holder WHERE lock=?", lock)
         return dict(zip(("host", "pid", "since"), found[0], strict=True)) if found else {}
@@ -616,10 +705,11 @@ class PostgresStore:
     def holder(self, campaign: str) -> str:
         """Say in words who sends a campaign, or ""."""
         lock = self._key(campaign)
+        return words(self._who(lock)) if self._is_locked(lock) else ""
+
+    def _is_locked(self, lock: int) -> bool:
         unsigned = lock % 2**64
-        if not self.all(_LOCKED, unsigned >> 32, unsigned % 2**32):
-            return ""
-        return words(self._who(lock))
+        return bool(self.all(_LOCKED, unsigned >> 32, unsigned % 2**32))
 
 
 #: Connections that are a parent's: they are never closed here, which would end them there.

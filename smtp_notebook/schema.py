@@ -226,4 +226,16 @@ POSTGRESQL = (
             "CREATE TABLE watch_told (record BIGINT PRIMARY KEY)",
         ),
     ),
+    Migration(
+        "workers of one run",
+        (
+            # Whether those who send for a run are to end; asked between two windows.
+            "ALTER TABLE holder ADD COLUMN stopping BIGINT NOT NULL DEFAULT 0",
+            # Which worker has a batch of a run's rows; whoever takes one over writes its own token.
+            """CREATE TABLE lease (
+                run BIGINT NOT NULL, batch BIGINT NOT NULL, token BIGINT NOT NULL, PRIMARY KEY (run, batch))""",
+            # How fast a server is sent to by all who share this journal; see `pace`.
+            "CREATE TABLE pace (name TEXT PRIMARY KEY, state TEXT NOT NULL)",
+        ),
+    ),
 )

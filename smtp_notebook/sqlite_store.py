@@ -11,6 +11,7 @@ import os
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 from smtp_notebook.holder import Holder, alive, boot_id, on_network, publish, seen
 from smtp_notebook.outcome import JournalError
 from smtp_notebook.schema import MIGRATIONS
-from smtp_notebook.store import Database, Held
+from smtp_notebook.store import Database, Held, not_shared
 
 __all__ = ["SQLiteStore"]
 
@@ -206,6 +207,10 @@ class SQLiteStore:
     def alone(self, db: Database, name: str) -> None:
         """Do nothing: the file has one writer at a time."""
 
+    def clock(self, db: Database) -> float:  # noqa: ARG002 - the machine's, and there is one
+        """Return this moment by the machine's clock."""
+        return time.time()
+
     def numbers(self, db: Database, count: int) -> int:  # noqa: ARG002 - the table counts what is inserted
         """Return the first of so many numbers of records; never one that a forgotten record had."""
         highest = db.execute("SELECT seq FROM sqlite_sequence WHERE name='record'").fetchone()
@@ -230,6 +235,24 @@ class SQLiteStore:
     def hold(self, campaign: str, run: int) -> Held:  # noqa: ARG002 - the lock is the system's
         """Lock the file beside the journal that stands for a campaign."""
         return Holder(self.path, campaign)
+
+    def join(self, campaign: str, run: int, batch: int, token: int) -> Held:  # noqa: ARG002 - see below
+        """Refuse it: a file is of one machine.
+
+        Raises:
+            JournalError: Always.
+        """
+        raise not_shared(self.path)
+
+    def fence_off(self, held: Held) -> None:
+        """Do nothing: nobody can have joined a run."""
+
+    def ask_to_stop(self, held: Held) -> None:
+        """Do nothing: nobody can have joined a run."""
+
+    def stopping(self, held: Held) -> bool | None:  # noqa: ARG002 - see above
+        """Tell that it is to end: nobody can have joined a run."""
+        return True
 
     def holder(self, campaign: str) -> str:
         """Say in words who seems to be sending a campaign, or ""."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from smtp_notebook.outcome import JournalError, MergeRefusedError
 from smtp_notebook.places import DatabaseURL
 
-__all__ = ["Database", "Held", "Result", "Store", "taken_over"]
+__all__ = ["Database", "Held", "Result", "Store", "not_shared", "taken_over"]
 
 T = TypeVar("T")
 
@@ -49,7 +49,12 @@ class Database(Protocol):
 
 
 class Held(Protocol):
-    """A campaign that nobody else sends."""
+    """A campaign that nobody else sends, or a part of it that its run shares with others."""
+
+    @property
+    def guest(self) -> bool:
+        """Whether it is a part of another's run, which ends what is to be ended."""
+        ...
 
     def release(self) -> None:
         """Let others send it; never raises for a database that is away."""
@@ -119,6 +124,10 @@ class Store(Protocol):
         """Have no other transaction that says the same name run beside this one."""
         ...
 
+    def clock(self, db: Database) -> float:
+        """Return this moment by the clock that all who use it share, in seconds since 1970."""
+        ...
+
     def numbers(self, db: Database, count: int) -> int:
         """Return the first of so many numbers of records that none ever had, a forgotten one either."""
         ...
@@ -129,6 +138,32 @@ class Store(Protocol):
         Raises:
             MergeRefusedError: Somebody has it.
         """
+        ...
+
+    def join(self, campaign: str, run: int, batch: int, token: int) -> Held:
+        """Take a batch of a run's rows, from whoever had it: what that one writes from now on comes to nothing.
+
+        Args:
+            campaign: The run's.
+            run: Its number.
+            batch: The batch's number within the run.
+            token: Tells who takes it from all others.
+
+        Raises:
+            MergeRefusedError: The run has ended, or this journal is a file, which machines cannot share.
+        """
+        ...
+
+    def fence_off(self, held: Held) -> None:
+        """Have nobody who joined a run write any more: it goes on under another number."""
+        ...
+
+    def ask_to_stop(self, held: Held) -> None:
+        """Have those who joined a run end in order; see `stopping`."""
+        ...
+
+    def stopping(self, held: Held) -> bool | None:
+        """Tell, who joined a run, whether it is to end; None where nobody seems to hold its campaign at this moment."""
         ...
 
     def holder(self, campaign: str) -> str:
@@ -150,6 +185,12 @@ class Store(Protocol):
     def close(self) -> None:
         """Let go of it."""
         ...
+
+
+def not_shared(path: object) -> JournalError:
+    """Return the refusal of a journal in a file, where several machines are to write it."""
+    cause = f"The journal {str(path)!r} is a file, which several machines cannot share."
+    return JournalError(cause, 'Name a PostgreSQL database: journal="postgresql://host/database".')
 
 
 def taken_over() -> MergeRefusedError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
+import json
 
 import pytest
 from hypothesis import given
@@ -260,6 +262,168 @@ def test_a_cap_counts_no_token_that_came_back():
     limiter.take(3.0)
     limiter.give_back(tokens[1])
     assert limiter.due(4.0) > 80_000
+
+
+# ------------------------------------------------------------------- reserved ahead, and written down
+
+SIZES = st.lists(st.integers(1, 12), max_size=12)
+#: What somebody does: how long after the one before, for which mails, how far ahead, and what is given back of them.
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 0, 0.05, 0.9, 7.3, 59.99, 250.0, 4000.0]),
+        SIZES,
+        st.sampled_from([0.0, 2.0, 30.0, 5000.0]),
+        st.sets(st.integers(0, 11), max_size=4),
+        st.sampled_from(["", "", "slow", "take"]),
+    ),
+    min_size=5,
+    max_size=25,
+)
+#: A clock as a database has it.
+TODAY = 1_796_000_000.25
+
+
+def steps(limiter, doings, between=lambda limiter: limiter):
+    """Do all that is asked of a limiter; return the moments of what was not given back, and all that it said."""
+    now, kept, said, late = TODAY, [], [], []
+    for gap, sizes, ahead, unused, more in doings:
+        now += gap
+        limiter = between(limiter)
+        if more == "slow":
+            limiter.slow_down(now)
+        if more == "take" and not limiter.due(now, 2):
+            kept.append(limiter.take(now, 2))
+        limiter = between(limiter)
+        tokens = limiter.reserve(now, sizes, now + ahead)
+        assert bool(tokens) is bool(sizes)
+        assert all(now - NEAR <= t.moment for t in tokens)
+        assert all(t.moment <= now + ahead + NEAR for t in tokens[1:])
+        assert [t.recipients for t in tokens] == sizes[: len(tokens)]
+        said += [(t.moment, t.recipients) for t in tokens]
+        for token in late:  # after others were taken
+            limiter.give_back(token)
+        limiter = between(limiter)
+        back = [t for n, t in enumerate(tokens) if n in unused]
+        late = back[::2]
+        for token in reversed(back[1::2]):
+            limiter.give_back(token)
+            limiter.give_back(token)
+        kept += [t for n, t in enumerate(tokens) if n not in unused]
+        said.append(limiter.due(now, 3))
+    return sorted((t.moment, t.recipients) for t in kept), said
+
+
+@given(st.lists(RATES, min_size=1, max_size=3), STEPS)
+def test_whatever_is_reserved_ahead_no_window_holds_more_than_allowed(rates, doings):
+    mails, _ = steps(Limiter(rates), doings)
+    for rate in rates:
+        assert most_in_a_window(rate, mails) <= rate.count
+        assert keeps_the_pace(rate, mails) or not rate.paced
+
+
+@given(st.lists(RATES, max_size=3), STEPS, st.sampled_from([0.0, 0.02, 0.05]))
+def test_a_limiter_that_is_written_down_between_any_two_steps_decides_as_one_that_is_not(rates, doings, late):
+    rates = tuple(dict.fromkeys(rates))
+    one, other = (
+        steps(Limiter(rates, TODAY, [(50.0, 3, 4), (0.5, 2, 2)], late=late), doings, between)
+        for between in (lambda limiter: limiter, lambda limiter: Limiter.restored(rates, limiter.state()))
+    )
+    assert one == other
+
+
+@given(st.lists(RATES, min_size=1, max_size=3), STEPS)
+def test_mails_that_are_late_by_what_was_allowed_crowd_no_window(rates, doings):
+    late = 0.02
+    mails, _ = steps(Limiter(rates, late=late), doings)
+    for shift in (0, 1):
+        shifted = sorted((t + late * ((n + shift) % 2), r) for n, (t, r) in enumerate(mails))
+        for rate in rates:
+            assert most_in_a_window(rate, shifted) <= rate.count
+
+
+@pytest.mark.parametrize("rate", ["30/min", "5/hour", "20 recipients/min"])
+def test_what_is_reserved_comes_as_early_as_what_is_waited_for(rate):
+    sizes = [1, 3, 2, 1, 1, 7, 1, 1]
+    waited = served(Limiter(parse_rates(rate)), [(0, size) for size in sizes])
+    tokens = Limiter(parse_rates(rate)).reserve(0.0, sizes, 10_000.0)
+    assert [t.moment for t in tokens] == pytest.approx([moment for moment, _ in waited])
+
+
+def test_the_last_places_of_a_pace_are_free_again_when_they_are_given_back_from_the_end():
+    limiter = Limiter(parse_rates("30/min"))
+    tokens = limiter.reserve(0.0, [1] * 5, 60.0)
+    for token in reversed(tokens[2:]):
+        limiter = Limiter.restored(limiter.rates, limiter.state())
+        limiter.give_back(dataclasses.replace(token))
+    assert limiter.reserve(0.0, [1], 60.0)[0].moment == tokens[2].moment
+
+
+def test_the_past_adds_to_what_is_known_only_what_is_not():
+    limiter = Limiter(parse_rates("10/hour"), TODAY)
+    limiter.reserve(TODAY, [1] * 4, TODAY)
+    limiter.learn(TODAY + 60, [(59.0, 4, 4)])
+    assert len(limiter.reserve(TODAY + 60, [1] * 9, TODAY + 60)) == 6
+    other = Limiter(parse_rates("10/hour"), TODAY)
+    other.reserve(TODAY, [1] * 4, TODAY)
+    other.learn(TODAY + 60, [(59.0, 6, 6), (1800.0, 1, 1)])
+    assert len(other.reserve(TODAY + 60, [1] * 9, TODAY + 60)) == 3
+
+
+def test_what_is_known_of_later_mails_hides_no_earlier_ones():
+    limiter = Limiter(parse_rates("10/hour"), TODAY)
+    limiter.reserve(TODAY, [1] * 4, TODAY)
+    limiter.learn(TODAY, [(1800.0, 3, 3), (1860.0, 2, 2)])
+    assert len(limiter.reserve(TODAY, [1] * 9, TODAY)) == 1
+
+
+def test_mails_that_began_a_little_after_their_moment_are_not_counted_twice():
+    limiter = Limiter(parse_rates("200/hour"), TODAY - 600)
+    for second in range(-600, 0, 6):
+        limiter.take(TODAY + second)
+    minutes = [(second + 5.0, 10, 10) for second in range(0, 600, 60)]  # each mail began a second later
+    limiter.learn(TODAY, [(max(0.0, age - 1.0), mails, people) for age, mails, people in minutes])
+    assert 98 <= len(limiter.reserve(TODAY, [1] * 300, TODAY)) <= 100
+
+
+def test_two_who_have_different_rates_forget_nothing_in_turn():
+    day, fast = parse_rates("5/day"), parse_rates("10/s, 8 recipients/hour")
+    limiter = Limiter(day, TODAY)
+    limiter.reserve(TODAY, [1] * 3, TODAY)
+    for now in (TODAY + 1, TODAY + 2):
+        limiter = Limiter.restored(fast, limiter.state())
+        assert len(limiter.reserve(now, [1], now)) == 1
+        limiter = Limiter.restored(day, limiter.state())
+    assert limiter.due(TODAY + 3) > 80_000
+    # And what nobody counts any more is not carried along.
+    later = Limiter.restored(fast, limiter.state())
+    later.due(TODAY + 2 * 86400)
+    assert json.loads(later.state())["kept"] == []
+
+
+def test_a_rate_whose_mails_may_be_later_from_now_on_remembers_all():
+    rates = parse_rates("30/min, 5/hour")
+    limiter = Limiter(rates, TODAY, late=0.05)
+    limiter.reserve(TODAY, [1] * 5, TODAY + 60)
+    longer = Limiter.restored(rates, limiter.state(), late=0.5)
+    assert (longer.late, Limiter.restored(rates, longer.state(), late=0.05).late) == (0.5, 0.5)
+    assert longer.due(TODAY + 9) >= limiter.due(TODAY + 9) > 3500
+
+
+def test_another_rate_begins_with_what_the_one_before_knew():
+    limiter = Limiter(parse_rates("30/min, 100/day"), TODAY)
+    limiter.reserve(TODAY, [1] * 20, TODAY + 60)
+    limiter.slow_down(TODAY + 40)
+    other = Limiter.restored(parse_rates("25/hour, 60/min"), limiter.state())
+    moments = [t.moment - TODAY for t in other.reserve(TODAY + 40, [1] * 6, TODAY + 4000)]
+    assert moments[0] == pytest.approx(38 + 2, abs=0.1)  # behind the last mail, at half of the pace
+    assert moments[4] < 60
+    assert moments[5] == pytest.approx(3600, abs=90)
+
+
+@pytest.mark.parametrize("state", ["", "[]", "{}", '{"rates":["30/min"],"late":0,"paces":[]}', "0"])
+def test_what_is_no_state_is_said_to_be_none(state):
+    with pytest.raises(ValueError, match="no state"):
+        Limiter.restored(parse_rates("30/min"), state)
 
 
 # ---------------------------------------------------------------------------------------- the past
