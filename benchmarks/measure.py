@@ -31,7 +31,7 @@ class Sender:
 
     Attributes:
         name: What the table calls it.
-        peer: The module below ``peers/``, ``"nodemailer"`` or ``"smtp-source"``.
+        peer: The module below ``peers/``, ``"nodemailer"``, ``"smtp-source"`` or ``"spread"``, a merge over a cluster.
         workers: Connections, or threads with one each.
         mails: How many it sends; slow ones send fewer, and rates are compared.
         option: What the peer's module knows.
@@ -51,6 +51,7 @@ class Sample:
     mails: int
     seconds: float
     cpu: float = 0.0
+    more: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -127,14 +128,14 @@ class Bench:
             took = servers.smtp_source(port, sender.mails, conditions.size, sender.workers)
             return Sample(sender.mails, took)
         found = self.drive(sender, port, conditions)
-        return Sample(found["sent"], found["seconds"], found["cpu"])
+        return Sample(found["sent"], found["seconds"], found["cpu"], found.get("more", {}))
 
     def drive(
         self, sender: Sender, port: int, conditions: Conditions, rows: list[Any] | None = None
     ) -> dict[str, Any]:
         """Run *sender* in its own environment and process; return what it printed."""
         job = self.job(sender, port, conditions, rows)
-        slow = bool(conditions.delay or conditions.attachment)
+        slow = bool(conditions.delay or conditions.attachment or sender.peer == "spread")
         return self.child(
             [*_program(sender), self.written("job.json", job)],
             60 + sender.mails * (_SLOW_MAIL if slow else _MAIL),
@@ -185,6 +186,8 @@ class Bench:
 def _program(sender: Sender) -> list[str]:
     if sender.peer == "nodemailer":
         return ["node", str(HERE / "peers" / "nodemailer.mjs")]
+    if sender.peer == "spread":
+        return [sys.executable, str(HERE / "spread.py")]
     python = sys.executable if sender.peer == "ours" else str(PYTHON)
     return [python, str(HERE / "drive.py")]
 

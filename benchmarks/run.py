@@ -16,6 +16,7 @@ from pathlib import Path
 
 import report
 from check import check
+from clusters import cluster, sizing
 from forms import forms
 from legs import FULL, LEGS, MILLION, QUICK, Scale
 from measure import BUILD, PYTHON, ROOT, Bench
@@ -24,7 +25,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from isolated import environment
 
 ROUNDS = 3
-EVERY = LEGS | {"forms": forms}
+EVERY = LEGS | {"forms": forms, "cluster": cluster, "sizing": sizing}
 
 
 def main() -> None:

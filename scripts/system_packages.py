@@ -31,7 +31,12 @@ NEEDED = {
         ("dkimproxy-verify",): ("libmail-dkim-perl",),
         ("initdb",): ("postgresql",),
     },
-    "bench": {("smtp-sink",): ("postfix",), ("node",): ("nodejs",), ("npm",): ("npm",)},
+    "bench": {
+        ("smtp-sink",): ("postfix",),
+        ("node",): ("nodejs",),
+        ("npm",): ("npm",),
+        ("initdb",): ("postgresql",),
+    },
 }
 #: Postfix's and Dovecot's programs are wanted, not a mail server that runs.
 _ANSWERS = "postfix postfix/main_mailer_type select No configuration\n"

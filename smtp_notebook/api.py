@@ -22,16 +22,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-from smtp_notebook import _sync, providers, times
+from smtp_notebook import _sync, cluster, providers, times
 from smtp_notebook import connection as connections
 from smtp_notebook import merge as merges
 from smtp_notebook import oauth as oauths
+from smtp_notebook.cluster import ClusterRun, Spread
 from smtp_notebook.connection import Connection
 from smtp_notebook.fields import check_field_names
 from smtp_notebook.frames import Frame, guess_address_column
 from smtp_notebook.groups import Grouped
 from smtp_notebook.journal import Journal, Ledger, PassingJournal, look
-from smtp_notebook.merge import Run, Told
+from smtp_notebook.merge import Run, Sending, Told
 from smtp_notebook.message import Message
 from smtp_notebook.outcome import (
     FAILURES,
@@ -47,9 +48,11 @@ from smtp_notebook.outcome import (
     Report,
     SettingsError,
     State,
+    Tuning,
 )
-from smtp_notebook.places import DatabaseURL
-from smtp_notebook.preflight import Feed, Planned, Preflight, Single, Watch, checked
+from smtp_notebook.parcels import Mailing, RemotePress
+from smtp_notebook.places import DatabaseURL, given
+from smtp_notebook.preflight import Feed, Planned, Preflight, Printing, Single, Watch, checked
 from smtp_notebook.press import Press, printed_once, with_sender
 from smtp_notebook.rate import Limiter, parse_rates
 from smtp_notebook.records import packed, unpacked
@@ -478,7 +481,7 @@ class Merge:
     """
 
     order: Order
-    frame: Frame | Grouped
+    frame: Frame | Grouped | Spread
     check: Preflight
     diverted: str
     journal: Journal | None = None
@@ -489,6 +492,7 @@ class Merge:
     _asked: _Ready | None = None
     _ready: _Ready | None = None
     _tried: int = 0
+    _tuning: Tuning | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -595,7 +599,7 @@ class Merge:
         _limit(self)
         _write(self, self.ledger)
 
-    def run(self, report: Told) -> Run:
+    def run(self, report: Told) -> Sending:
         """Return what sends it; *report* has to put each Outcome into the roll, and may be called on any thread."""
         ledger = self.ledger or PassingJournal()
         mine = self.options.on_outcome
@@ -605,6 +609,15 @@ class Merge:
             if mine is not None:
                 mine(outcome)
 
+        if isinstance(self.frame, Spread):
+            return ClusterRun(
+                self.frame,
+                self.check,
+                report=report,
+                ledger=self.ledger,
+                journal=self.journal,
+                on_outcome=mine,
+            )
         feed = Feed(
             self.frame,
             self.check,
@@ -616,16 +629,18 @@ class Merge:
         limiter = _limiter(self.server.connection, self.journal)
         return _run(feed, self.server, ledger, report, on_outcome=mine, limiter=limiter)
 
-    def finished(self, run: Run) -> Report:
+    def finished(self, run: Sending) -> Report:
         """Return the Report of a run that is over, however it ended."""
         if run.stopped:
             self.roll.explain(run.stopped)
+        self._tuning = run.tuning or self._tuning
         return self.report(run.stopped, tried=True).remember()
 
     def report(self, *notes: str, tried: bool = False) -> Report:
         """Return the Report as things stand."""
         said = [n for n in (*notes, self.server.note if tried and self.server.named else "") if n]
         said += self._notes
+        said += _tuned_text(self._tuning, self.server.connection)
         if self.doubts:
             said.append(
                 f"{self.doubts:,} from an earlier run in doubt; not sent again: Journal().resolve(…) decides."
@@ -669,6 +684,7 @@ class Merge:
             groups=self.frame.groups if isinstance(self.frame, Grouped) else None,
             waiting=count,
             next_at=times.from_seconds(first) if count else None,
+            tuning=self._tuning,
         )
 
     def _release(self) -> None:
@@ -684,9 +700,22 @@ class Merge:
 
     def close(self) -> None:
         """Give the campaign back, and let go of everything."""
-        self._release()
+        try:
+            self._release()
+        finally:
+            if isinstance(self.frame, Spread):
+                self.frame.close()
         if self.check.suppressions is not None:
             self.check.suppressions.close()
+
+
+def _tuned_text(tuning: Tuning | None, connection: Connection) -> list[str]:
+    """Return what to set by hand, where that would help; the provider's own limits are kept to."""
+    if tuning is None:
+        return []
+    provider = providers.at(connection.host)
+    note = tuning.note(provider.max_connections if provider is not None else None)
+    return [note] if note else []
 
 
 def _suppressed_text(count: int) -> str:
@@ -723,7 +752,7 @@ class _Ready:
     """An order whose frame and template do; no row has been looked at."""
 
     order: Order
-    frame: Frame | Grouped
+    frame: Frame | Grouped | Spread
     template: Template
     key: tuple[str, ...] | None
     diverted: str
@@ -763,33 +792,76 @@ class _Ready:
         """Check the rows, at most *limit* good ones."""
         options, connection = self.order.options, self.order.server.connection
         turn = self.order.turn
-        template, choice = self.template, self.template.choice
-        presses = {
-            name: Press(made, connection, values=options.values, executor=options.executor, turn=turn)
-            for name, made in (template.variants or {"": template}).items()
-        }
+        choice = self.template.choice
+        spread = self.frame if isinstance(self.frame, Spread) else None
+        presses = self._presses() if spread is None else self._remote()
+        moments = self._moments() if spread is None else self._spread(spread, known=earlier is not None)
         check = Preflight(
             next(iter(presses.values())),
             connection,
             Roll(),
             variants=presses,
-            moments=self._moments,
+            moments=moments,
             choose=None if choice is None else functools.partial(choice.choose, options.campaign),
             key=self.key,
             earlier=earlier,
             suppressions=self.suppressions,
             notes=self.order.notes,
         )
-        with turn or contextlib.nullcontext():
-            check.check(self.frame, limit, each=self.order.watch if turn is None else self._taking_turns)
+        try:
+            with turn or contextlib.nullcontext():
+                check.check(self.frame, limit, each=self.order.watch if turn is None else self._taking_turns)
+        except BaseException:
+            if spread is not None:
+                spread.close()
+            raise
         return Merge(self.order, self.frame, check, self.diverted, _asked=self)
 
-    @property
-    def _moments(self) -> times.Moments | None:
+    def _presses(self) -> Mapping[str, Printing]:
+        """Return what prints the rows, by the name of their text."""
+        options, connection = self.order.options, self.order.server.connection
+        executor = None if isinstance(self.frame, Spread) else options.executor
+        made = self.template.variants or {"": self.template}
+        return {
+            name: Press(each, connection, values=options.values, executor=executor, turn=self.order.turn)
+            for name, each in made.items()
+        }
+
+    def _remote(self) -> Mapping[str, Printing]:
+        """Return what tells what workers printed; one for all texts, because they chose among those."""
+        return dict.fromkeys(self.template.variants or [""], RemotePress())
+
+    def _spread(self, spread: Spread, *, known: bool) -> times.Moments | None:
+        """Have workers print the rows, and return when they may be sent as far as their cells come back."""
+        options = self.order.options
+        shown, read = cluster.shown_columns(
+            spread.columns, self.key, send_at=options.send_at, expires=options.expires
+        )
+        url = given(_where(options)) if self.counts and not options.dry_run else None
+        mailing = Mailing(
+            id=cluster.mailing_id(),
+            template=self.template,
+            connection=self.order.server.connection,
+            values=dict(options.values or {}),
+            key=self.key or (),
+            shown=shown,
+            campaign=options.campaign,
+            divert=_wire(self.diverted),
+            journal=url if isinstance(url, DatabaseURL) else None,
+            earlier=known,
+        )
+        spread.begin(mailing)
+        return self._moments(**read, columns=(*spread.columns, *shown))
+
+    def _moments(
+        self, send_at: times.Moment = None, expires: times.Moment = None, columns: Sequence[str] = ()
+    ) -> times.Moments | None:
         options = self.order.options
         if options.send_at is None and options.expires is None:
             return None
-        return times.Moments(options.send_at, options.expires, self.frame.columns)
+        return times.Moments(
+            send_at or options.send_at, expires or options.expires, columns or self.frame.columns
+        )
 
 
 def prepare(order: Order) -> Merge:
@@ -803,7 +875,7 @@ def prepare(order: Order) -> Merge:
     diverted = options.test_to or connection.redirect_to
     counts = _counts(connection) and not diverted
     # What counts for nobody is compared with nothing, so its rows need no marks.
-    frame = _frame(order.df, options.group_by, marked=counts)
+    frame = _frame(order, marked=counts)
     made = complete_template(order.template, order.fields, frame, connection)
     unnamed = _unnamed(connection, made) if counts and not options.campaign else None
     if unnamed is not None and not options.dry_run:
@@ -827,8 +899,7 @@ def prepare(order: Order) -> Merge:
 def _looked(ready: _Ready) -> Merge:
     """Check the rows as the campaign stands, without holding it and without writing."""
     options = ready.order.options
-    journal = options.journal
-    where = journal.path if isinstance(journal, Journal) else journal
+    where = _where(options)
     with look(where, options.campaign, **ready.terms) as glance:
         merge = ready.checked(None if glance.number is None else glance.known)
     if glance.journal is None:
@@ -916,8 +987,47 @@ def _wire(address: str) -> str:
     return Address.parse(address).wire if address else ""
 
 
-def _frame(df: Any, group_by: str | Sequence[str] | None, *, marked: bool = False) -> Frame | Grouped:
-    """Return the rows of a merge, folded where that is asked for."""
+def _frame(order: Order, *, marked: bool = False) -> Frame | Grouped | Spread:
+    """Return the rows of a merge, folded where that is asked for, or spread over a cluster."""
+    df, group_by = order.df, order.options.group_by
+    if (client := cluster.client_of(order.options.executor)) is not None:
+        _refuse_on_a_cluster(order, counts=marked)
+        return Spread(df, client)
+    return _local_frame(df, group_by, marked=marked)
+
+
+def _refuse_on_a_cluster(order: Order, *, counts: bool) -> None:
+    """Refuse what a cluster cannot do, before a row is looked at."""
+    options, connection = order.options, order.server.connection
+    if options.group_by is not None:
+        cause = "group_by= needs all rows in one place, and executor= spreads them over a cluster."
+        raise MergeRefusedError(cause, "Fold the rows before, or send them from here: leave out executor=.")
+    if counts and not isinstance(given(_where(options)), DatabaseURL):
+        raise _no_shared_journal(_where(options))
+    if isinstance(connection.oauth, oauths.TokenFunction):
+        cause = "The tokens come from the function given as oauth=, which the workers do not have."
+        raise MergeRefusedError(cause, "Sign in with GoogleOAuth or MicrosoftOAuth, or with a password.")
+    if connection.secret is not None and connection.user and connection.secret.reference is None:
+        cause = f"The password comes from {connection.secret.origin}, which the workers do not have."
+        fix = f"Set {connections.PASSWORD_VARIABLE} where the workers run, and here, or save it in their keyrings."
+        raise MergeRefusedError(cause, fix)
+
+
+def _where(options: Options) -> str | Path | DatabaseURL | None:
+    """Return where the journal of a merge is, as it was named."""
+    journal = options.journal
+    return journal.path if isinstance(journal, Journal) else journal
+
+
+def _no_shared_journal(where: object) -> MergeRefusedError:
+    said = "the user's own" if where is None else repr(str(where))
+    cause = f"The workers of a cluster share a journal in PostgreSQL, and this one is a file: {said}."
+    return MergeRefusedError(cause, 'Name a database: journal="postgresql://host/database".')
+
+
+def _local_frame(df: Any, group_by: str | Sequence[str] | None, *, marked: bool = False) -> Frame | Grouped:
+    """Return the rows of this process, folded where that is asked for."""
+    cluster.refuse_unspread(df)
     frame = Frame(df)
     if group_by is None:
         return frame
@@ -925,7 +1035,7 @@ def _frame(df: Any, group_by: str | Sequence[str] | None, *, marked: bool = Fals
 
 
 def complete_template(
-    template: Any, fields: Mapping[str, Any], frame: Frame | Grouped, connection: Connection
+    template: Any, fields: Mapping[str, Any], frame: Frame | Grouped | Spread, connection: Connection
 ) -> Template:
     """Return the template of a merge, with what the frame and the connection say where it says nothing.
 
@@ -958,7 +1068,7 @@ def _literal(text: str) -> str:
     return f"{{% raw %}}{text}{{% endraw %}}" if "{" in text else text
 
 
-def _key_columns(key: str | Sequence[str] | None, frame: Frame | Grouped) -> tuple[str, ...] | None:
+def _key_columns(key: str | Sequence[str] | None, frame: Frame | Grouped | Spread) -> tuple[str, ...] | None:
     if key is None:
         return None
     names = (key,) if isinstance(key, str) else tuple(key)
@@ -995,7 +1105,7 @@ class Options:
     group_by: str | Sequence[str] | None = None
     via: Via = None
     values: Mapping[str, Any] | None = None
-    executor: Executor | None = None
+    executor: Any = None
     limit: int | None = None
     test_to: str = ""
     dry_run: bool = False
@@ -1012,7 +1122,9 @@ class Options:
             raise OptionError(cause)
         if self.executor is not None and not callable(getattr(self.executor, "submit", None)):
             cause = f"executor={self.executor!r} is none."
-            raise OptionError(cause, "Give one of concurrent.futures, such as ThreadPoolExecutor().")
+            raise OptionError(
+                cause, "Give one of concurrent.futures, such as ThreadPoolExecutor(), or Dask's Client."
+            )
         if not isinstance(self.campaign, str):
             raise OptionError(f"campaign={self.campaign!r} is no name.", "Give text.")
         if self.changed not in {"stop", "send-rest"}:
@@ -1049,7 +1161,7 @@ def mail_merge(
     group_by: str | Sequence[str] | None = None,
     via: Via = None,
     values: Mapping[str, Any] | None = None,
-    executor: Executor | None = None,
+    executor: Executor | Any = None,
     limit: int | None = None,
     test_to: str = "",
     dry_run: bool = False,
@@ -1069,7 +1181,8 @@ def mail_merge(
     and a row that has no other one is skipped.
 
     Args:
-        df: A pandas DataFrame, anything narwhals reads, or a list of dicts. Never changed.
+        df: A pandas DataFrame, anything narwhals reads, or a list of dicts; with a cluster as *executor* a Dask DataFrame,
+            too. Never changed.
         template: A Template, the path of a template file, or its text.
         campaign: The mailing's name; needed outside the sandbox. Running it again sends what is left and
             skips what went; mailing everyone again takes a new name.
@@ -1085,7 +1198,10 @@ def mail_merge(
         executor: Where those functions are called whose results the body prints as they are, such as
             ``{{ chart(row) }}``; some rows ahead, so that slow ones share its threads or processes. None calls
             them on this thread. pyplot is not made for threads: there a function makes its own
-            ``matplotlib.figure.Figure``.
+            ``matplotlib.figure.Figure``. Or the ``Client`` of a Dask cluster: its workers print all rows, and then send
+            them. What counts as sent there needs a *journal* in PostgreSQL, which the workers share; the connection's
+            limits hold over all of them together; and a password has to come from the environment or the keyring of the
+            machines where the workers run, since none is passed on. Functions, and paths of files, are the workers'.
         limit: Send only this many mails; those that the campaign had already do not count.
         test_to: Send every mail to this address instead; nobody counts as mailed.
         dry_run: Check every row and send nothing; never raises for a row. With a *campaign* it says which rows are
@@ -1118,7 +1234,8 @@ def mail_merge(
         PreflightError: Rows have problems and *on_problem* is "stop"; nothing was sent, and
             ``.report`` has them all.
         MergeRefusedError: The frame or the address column does not do, the campaign has no name, has
-            changed or is being sent elsewhere; nothing was sent.
+            changed or is being sent elsewhere; nothing was sent. Or a cluster cannot do what was asked for, or was
+            lost; then ``Report.last()`` says how far it went.
         JournalError: The journal, or the list of those who are suppressed, cannot be read or written; no mail
             leaves without them.
         KeyboardInterrupt: The kernel was interrupted; rows in flight had up to 5 s, and
@@ -1136,7 +1253,7 @@ def mail_merge(
 def carry_out(
     merge: Merge,
     *,
-    begun: Callable[[Run], object] | None = None,
+    begun: Callable[[Sending], object] | None = None,
     between: Callable[[], object] | None = None,
     quiet: bool = False,
 ) -> Report:
@@ -1219,13 +1336,14 @@ def _run(
 ) -> Run:
     """Wire the ports: the one place that names a concrete transport."""
     connection = server.connection
+    transport = SmtpTransport(connection, server.password, clock=merges.CLOCK)
     return Run(
         feed,
-        SmtpTransport(connection, server.password),
+        transport,
         journal,
         report=report,
         on_outcome=on_outcome,
-        workers=connection.max_connections,
+        workers=transport.aim.goal,
         attempts=connection.attempts,
         limiter=limiter,
     )
@@ -1345,7 +1463,7 @@ def preview(
     values = fields.pop("values", None)
     check_field_names(fields)
     return row_message(
-        _frame(df, Options(group_by=group_by).group_by),
+        _local_frame(df, Options(group_by=group_by).group_by),
         template,
         row,
         connections.current() or _NOWHERE,

@@ -86,20 +86,33 @@ ASKED = "the keyring or a prompt"
 
 # -------------------------------------------------------------------------------------------- secret
 
+#: Where a secret lies, for another process: a variable, a variable that holds a URL, or the keyring's account. Of a URL
+#: also what it says besides: the password of another server is none of this one's.
+Reference = tuple[Literal["environment", "url", "keyring"], str, str]
+
 
 class Secret:
     """Where a password comes from; shows it nowhere.
 
-    It is absent from ``repr``, ``str``, copies and pickles; `Connection.resolve_secret` reads it.
+    It is absent from ``repr``, ``str``, copies and pickles; `Connection.resolve_secret` reads it. A copy of one that lies
+    in the environment or in the keyring knows where, and looks there in its own process.
     """
 
-    __slots__ = ("_source", "_value", "origin", "ways")
+    __slots__ = ("_source", "_value", "origin", "reference", "ways")
 
-    def __init__(self, source: Callable[[], str], origin: str, ways: str = _SAFE_WAYS) -> None:
+    def __init__(
+        self,
+        source: Callable[[], str],
+        origin: str,
+        ways: str = _SAFE_WAYS,
+        reference: Reference | None = None,
+    ) -> None:
         self._source: Callable[[], str] | None = source
         self._value: str | None = None
         self.origin = origin
         self.ways = ways
+        #: Where another process finds it, which a copy looks up there; None where there is no such place.
+        self.reference = reference
 
     def reveal(self) -> str:
         """Return the password; found once, then kept in this object alone.
@@ -137,20 +150,35 @@ class Secret:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickle may lie on a disk or cross a network: it carries where, never what.
-        return (_unknown_secret, (self.origin, self.ways))
+        return (_copied_secret, (self.origin, self.ways, self.reference))
 
 
-def _unknown_secret(origin: str, ways: str = _SAFE_WAYS) -> Secret:
-    secret = Secret(str, origin, ways)
-    secret._source = None  # noqa: SLF001 - the same module's object
+def _copied_secret(origin: str, ways: str = _SAFE_WAYS, reference: Reference | None = None) -> Secret:
+    """Return the copy of a Secret, which is looked up anew, where this process can."""
+    secret = Secret(str, origin, ways, reference)
+    secret._source = None if reference is None else functools.partial(_looked_up, reference)  # noqa: SLF001 - the same module's object
     return secret
+
+
+def _looked_up(reference: Reference) -> str:
+    kind, name, shown = reference
+    if kind == "keyring":
+        return kept_secret(name) or ""
+    value = os.environ.get(name, "")
+    if kind == "url":
+        bare, secret = without_password(value.strip(), name)
+        return secret.reveal() if secret is not None and bare == shown else ""
+    return value
 
 
 def environment_secret(variable: str, ways: str = _SAFE_WAYS) -> Secret | None:
     """Return what an environment variable holds as a Secret, or None where it is not set."""
     if not os.environ.get(variable):
         return None
-    return Secret(lambda: os.environ.get(variable, ""), f"the environment variable {variable}", ways)
+    reference: Reference = ("environment", variable, "")
+    return Secret(
+        lambda: os.environ.get(variable, ""), f"the environment variable {variable}", ways, reference
+    )
 
 
 def _keyring_user(connection: Connection) -> str:
@@ -248,7 +276,8 @@ class Connection:
         timeout: Seconds that a command may take.
         dot_timeout: Seconds that the reply to a whole mail may take (RFC 5321, 4.5.3.2.6).
         local_hostname: What EHLO says; an address literal by default.
-        max_connections: How many are open at once.
+        max_connections: How many are open at once, at most. A merge begins with four and takes more where mails are not
+            held up by it, fewer where the server refuses some; `Report.tuning` says what it came to.
         messages_per_connection: After how many mails a connection is replaced.
         rate: At most how fast, shared by all connections: ``"30/min"``, ``"100 recipients/min"``, or several as
             ``"30/min, 2000/day"`` or a tuple; windows up to a minute are paced evenly, longer ones are
@@ -440,8 +469,9 @@ class Connection:
             oauths.bearer(self.oauth, self.user).sign_in()
             return ""
         if self.secret is None:
+            account = _keyring_user(self)
             secret = environment_secret(PASSWORD_VARIABLE) or Secret(
-                lambda: kept_secret(_keyring_user(self)) or _prompt(self), ASKED
+                lambda: kept_secret(account) or _prompt(self), ASKED, reference=("keyring", account, "")
             )
             object.__setattr__(
                 self, "secret", secret
@@ -462,7 +492,7 @@ class Connection:
             return True
         found = environment_secret(PASSWORD_VARIABLE)
         if found is None and (kept := kept_secret(_keyring_user(self))):
-            found = Secret(lambda: kept, "the keyring")
+            found = Secret(lambda: kept, "the keyring", reference=("keyring", _keyring_user(self), ""))
         if found is not None:
             object.__setattr__(self, "secret", found)  # as in resolve_secret
         return found is not None
@@ -844,9 +874,8 @@ def without_password(url: str, variable: str, ways: str = _SAFE_WAYS) -> tuple[s
     if not password:
         return url, None
     known = functools.partial(unquote, password)
-    return f"{scheme}{separator}{user}{at}{place}", Secret(
-        known, f"the environment variable {variable}", ways
-    )
+    bare = f"{scheme}{separator}{user}{at}{place}"
+    return bare, Secret(known, f"the environment variable {variable}", ways, ("url", variable, bare))
 
 
 _current: Connection | None = None

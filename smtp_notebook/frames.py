@@ -116,6 +116,12 @@ class Frame:
         counts = index is not None and index.nlevels == 1 and index.name is None and index.dtype.kind in "iu"
         return made.reset_index(drop=True) if counts else made
 
+    def slice(self, start: int, stop: int) -> Any:
+        """Return some rows that stand together, as a `Frame` takes them, with all columns."""
+        if self._dicts is not None:
+            return [self._named(row) for row in self._dicts[start:stop]]
+        return self._table[start:stop].to_native()
+
     def _named(self, row: Mapping[Any, Any]) -> dict[str, Any]:
         cells = {str(k): v for k, v in row.items()}
         return {name: cells.get(name) for name in self.columns}

@@ -44,7 +44,7 @@ from smtp_notebook.outcome import (
 )
 
 if TYPE_CHECKING:
-    from smtp_notebook.merge import Run
+    from smtp_notebook.merge import Sending
     from smtp_notebook.preflight import Preflight
 
 __all__ = ["MergeJob", "Phase", "Progress", "Speed"]
@@ -385,7 +385,7 @@ class _Task:
         self._lock = threading.Lock()
         self._stop = False
         self._silent = False
-        self._run: Run | None = None
+        self._run: Sending | None = None
         self._phase = Phase.CHECKING
         self._rows = (0, 0, 0, 0)
         self._done = self._sent = self._failures = 0
@@ -491,7 +491,7 @@ class _Task:
                 self._report = merge.finished(run)
         return self._ended(run)
 
-    def _begin_sending(self, run: Run) -> None:
+    def _begin_sending(self, run: Sending) -> None:
         with self._lock:
             self._phase, self._run = Phase.SENDING, run
             self._speed.note(CLOCK(), 0)
@@ -499,7 +499,7 @@ class _Task:
         if stopped:
             run.stop()
 
-    def _ended(self, run: Run) -> Phase:
+    def _ended(self, run: Sending) -> Phase:
         """Return how a run ended that raised nothing."""
         if not run.stopped or self._done >= self._rows[2]:
             return Phase.DONE

@@ -26,6 +26,7 @@ from smtp_notebook.entries import SELECT
 from smtp_notebook.holder import stamp
 from smtp_notebook.ledger import Columns, Ledger, PassingJournal, Row
 from smtp_notebook.outcome import JournalError, MergeRefusedError, Outcome, Report, State
+from smtp_notebook.pace import Pace
 from smtp_notebook.places import PATH_VARIABLE, DatabaseURL, given
 from smtp_notebook.postgres_store import PostgresStore
 from smtp_notebook.records import Stored
@@ -36,6 +37,9 @@ from smtp_notebook.store import Database, Held, Store
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from smtp_notebook.connection import Connection
+    from smtp_notebook.rate import Rate
 
 __all__ = [
     "PATH_VARIABLE",
@@ -51,6 +55,8 @@ __all__ = [
 ]
 
 _READ_AT_ONCE = 10_000
+#: So many values a query is given at most.
+_ASKED_AT_ONCE = 500
 _WENT = frozenset({State.SENT, State.PARTIAL, State.IN_DOUBT})
 
 T = TypeVar("T")
@@ -202,6 +208,24 @@ class Journal:
         wanted = set(keys)
         found = self._all(query, number, *map(key_hash, keys))
         return [self._checked(record) for record in found if record[1] in wanted]
+
+    def gone(self, campaign: str, keys: Sequence[str]) -> set[str]:
+        """Return those of some keys whose mails a campaign sent, or may have sent; as many as from `known_of`."""
+        went = {State.SENT, State.IN_DOUBT}
+        return {known.key for known in self.known_of(self._number(campaign), keys) if known.state in went}
+
+    def known_at(self, records: Sequence[int]) -> list[Known]:
+        """Return what is known of the records of some numbers, in any order.
+
+        Raises:
+            JournalError: As from `known`.
+        """
+        found: list[Known] = []
+        for start in range(0, len(records), _ASKED_AT_ONCE):
+            some = records[start : start + _ASKED_AT_ONCE]
+            query = f"{SELECT} WHERE id IN ({', '.join('?' * len(some))})"
+            found += map(self._checked, self._all(query, *some))
+        return found
 
     def _checked(self, record: Sequence[Any]) -> Known:
         return entries.checked(self._store, record)
@@ -368,6 +392,30 @@ class Journal:
             held.release()
             raise
 
+    def join(self, campaign: str, run: int, batch: int) -> Ledger:
+        """Take a batch of another client's run, and from whoever had it before.
+
+        What is written by what this returns is of the rows of that batch alone; it plans none.
+
+        Args:
+            campaign: The run's.
+            run: Its `Ledger.run`.
+            batch: The batch's number within that run.
+
+        Raises:
+            MergeRefusedError: The run has ended.
+            JournalError: It cannot be read or written, or is a file.
+        """
+        number = self._number(campaign)
+        version = int(self._all("SELECT version FROM campaign WHERE id=?", number)[0][0])
+        token = _a_run()
+        return Ledger(self._store, number, version, token, self._store.join(campaign, run, batch, token))
+
+    def pace(self, connection: Connection, rates: tuple[Rate, ...]) -> Pace:
+        """Return a server's rate as all who share this journal keep it."""
+        name = f"{connection.host}:{connection.port} {connection.user}"
+        return Pace(self._store, name, rates)
+
     def glance(self, campaign: str, now: Terms, changed: str) -> Glance:
         """Look at a mailing; see `look`."""
         with self._store.reading():
@@ -499,6 +547,13 @@ class Journal:
             db.execute("UPDATE campaign SET running=0 WHERE id=?", (number,))
 
         self._store.write(change, synced=True, held=held)
+
+    def end_joined(self, ledger: Ledger) -> None:
+        """Have nobody who joined a run write any more, and put what they left open into its one known state."""
+        held = ledger.held
+        assert held is not None
+        self._store.fence_off(held)
+        self._recover(ledger.number, held)
 
     def _settle_lost(self, db: Database, number: int) -> None:
         """Put rows in doubt that were claimed before the present era, and not answered since."""

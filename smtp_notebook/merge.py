@@ -22,14 +22,28 @@ from smtp_notebook import preflight, times
 from smtp_notebook._sync import GRACE, Caller, CallInterruptedError
 from smtp_notebook.outcome import Outcome, State
 from smtp_notebook.preflight import Planned, expired
-from smtp_notebook.rate import Limiter, Rate
+from smtp_notebook.rate import Limiter, Limits, Rate
 from smtp_notebook.records import packed, unpacked
 from smtp_notebook.replies import BEFORE_ANY_MAIL, HaltedError
 
 if TYPE_CHECKING:
+    from smtp_notebook.outcome import Tuning
     from smtp_notebook.replies import Verdict
 
-__all__ = ["Breaker", "Feed", "Journal", "Lane", "Run", "Told", "Transport", "Wait", "backoff", "settled"]
+__all__ = [
+    "Breaker",
+    "Feed",
+    "Journal",
+    "Lane",
+    "Run",
+    "Sending",
+    "Told",
+    "Transport",
+    "Wait",
+    "backoff",
+    "insist",
+    "settled",
+]
 
 #: How many rows may wait for another try before no fresh one is begun.
 MOST_WAITING = 4096
@@ -44,6 +58,8 @@ IDLE_SECONDS = 30.0
 PAUSE: Callable[[float], Awaitable[None]] = asyncio.sleep
 #: What a run takes for the time, in seconds; only differences count.
 CLOCK: Callable[[], float] = time.monotonic
+#: By what it measures for how long a mail keeps its connection, in seconds; only differences count.
+TIMER: Callable[[], float] = time.perf_counter
 #: While nothing is due, the wall clock is asked so often, in seconds.
 LOOK_SECONDS = 30.0
 #: Takes a row's key, its position, and its Outcome as `records.packed` has it.
@@ -74,8 +90,17 @@ class Lane(Protocol):
 class Transport(Protocol):
     """Hands mails to a server."""
 
+    @property
+    def tuning(self) -> Tuning | None:
+        """What it settled on; None where no mail was accepted."""
+        ...
+
     def lane(self) -> Lane:
         """Return a new lane."""
+        ...
+
+    def kept(self, seconds: float) -> int:
+        """Take in for how many seconds an accepted mail kept its connection; return how many there should be."""
         ...
 
     def halt(self) -> None:
@@ -105,6 +130,30 @@ class Journal(Protocol):
         self, row: Planned, columns: tuple[Any, ...], then: Callable[[BaseException | None], None]
     ) -> None:
         """Record an Outcome, `records.packed`, then call *then*, with the error when it could not be recorded."""
+        ...
+
+
+class Sending(Protocol):
+    """What sends the rows of a merge: a `Run`, or what hands them to others who do."""
+
+    stopped: str
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether it ended because the server could not be reached."""
+        ...
+
+    @property
+    def tuning(self) -> Tuning | None:
+        """What it settled on; None where no mail was accepted."""
+        ...
+
+    def stop(self, why: str = ...) -> None:
+        """Begin no further row; those in flight may finish for some seconds. From any thread."""
+        ...
+
+    async def send(self, caller: Caller) -> None:
+        """Send until every row has its Outcome, or it is stopped."""
         ...
 
 
@@ -258,9 +307,12 @@ class Run:
         journal: What remembers.
         report: Called once per row, after its Outcome was recorded; on the run's loop.
         on_outcome: The person's own; called after *report*, on the calling thread.
-        workers: How many rows may be in flight.
+        workers: With how many rows in flight it begins; then there are as many as the transport wants connections, and
+            the window of claimed rows follows both them and the speed.
         attempts: Transactions per row before a temporary refusal is final for this run.
         limiter: How many mails may leave when; None for as many as can.
+        again: Takes each row that is due for another try, how it stands, and in how many seconds that may be, on the
+            run's loop; whoever gave the row sees to it. None: the run waits for it itself.
     """
 
     def __init__(
@@ -273,16 +325,19 @@ class Run:
         on_outcome: Callable[[Outcome], object] | None = None,
         workers: int = 4,
         attempts: int = 3,
-        limiter: Limiter | None = None,
+        limiter: Limits | None = None,
+        again: Callable[[Planned, Outcome, float], object] | None = None,
     ) -> None:
         self.stopped = ""
+        self._again = again
         self._feed = feed
         self._transport = transport
         self._journal = journal
         self._report = report
         self._on_outcome = on_outcome
         self._called = 0
-        self._workers = workers
+        self._workers = self._wanted = workers
+        self._hands: list[asyncio.Future[None]] = []
         self._attempts = attempts
         self._limiter = limiter
         self._pause = PAUSE
@@ -307,6 +362,11 @@ class Run:
     def __repr__(self) -> str:
         state = ", stopping" if self._stop else ""
         return f"<Run {self._in_flight} rows in flight, {len(self._later)} waiting{state}>"
+
+    @property
+    def tuning(self) -> Tuning | None:
+        """What it settled on; None where no mail was accepted."""
+        return self._transport.tuning
 
     @property
     def unreachable(self) -> bool:
@@ -337,7 +397,8 @@ class Run:
         self._caller = caller
         if self._stop:
             self._stopping.set()
-        workers = [asyncio.ensure_future(_Worker(self).work()) for _ in range(self._workers)]
+        workers = self._hands  # grows
+        workers += [asyncio.ensure_future(_Worker(self).work()) for _ in range(self._workers)]
         try:
             await self._until_done(workers)
         except asyncio.CancelledError:
@@ -345,7 +406,7 @@ class Run:
             self._note_stop()
             raise
         finally:
-            await _insist(self._unwound(workers))
+            await insist(self._unwound(workers))
         if self._failure is not None:
             raise self._failure
 
@@ -365,7 +426,7 @@ class Run:
 
     async def _until_done(self, workers: Sequence[asyncio.Future[None]]) -> None:
         stopping = asyncio.ensure_future(self._stopping.wait())
-        everyone = asyncio.gather(*workers, return_exceptions=True)
+        everyone = asyncio.ensure_future(_all_done(workers))
         try:
             either: set[asyncio.Future[Any]] = {everyone, stopping}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -394,6 +455,20 @@ class Run:
         """End the run because something of ours failed; `send` raises it."""
         self._failure = self._failure or error
         self.stop(f"{type(error).__name__}: {error}")
+
+    def went(self, seconds: float) -> None:
+        """Take in for how long an accepted mail kept its connection, and have as many workers as connections."""
+        self._wanted = self._transport.kept(seconds)
+        while self._workers < self._wanted and not self._stop:
+            self._workers += 1
+            self._hands.append(asyncio.ensure_future(_Worker(self).work()))
+
+    def spare(self) -> bool:
+        """Tell a worker that holds no row whether it is one too many; then it has to go."""
+        if self._workers <= self._wanted:
+            return False
+        self._workers -= 1
+        return True
 
     # ------------------------------------------------------------------------------------- which row
 
@@ -481,7 +556,8 @@ class Run:
     def _window(self) -> int:
         """Return how many rows may be claimed: what goes in a tenth of a second, as far as is known.
 
-        Each worker has one in flight and one that leaves ahead; as many again keep them from waiting.
+        Each worker has one in flight and one that leaves ahead; as many again keep them from waiting. So it follows
+        the server's latency, by the speed, and the number of connections, by the workers.
         """
         least = max(_LEAST_CLAIMED, 4 * self._workers)
         if self._tried < preflight.CLAIMED:
@@ -641,7 +717,11 @@ class Run:
             row.recipients, row.last = found.rest, outcome
             delay = 0.0 if found.at_once else backoff(row.attempts, verdict, random.random())  # noqa: S311 - spreads retries, guards nothing
             row.attempts -= found.at_once
-            self._put_back(row, delay)
+            if self._again is not None and not found.at_once:
+                row.chunks = ()
+                self._again(row, outcome, delay)
+            else:
+                self._put_back(row, delay)
         else:
             row.chunks = ()
             self._tell_outcome(outcome)
@@ -712,7 +792,7 @@ class Wait:
         return False
 
 
-async def _insist(work: Coroutine[Any, Any, None]) -> None:
+async def insist(work: Coroutine[Any, Any, None]) -> None:
     """Await *work* to its end, however often somebody cancels; it is bounded in time."""
     task = asyncio.ensure_future(work)
     cancelled = False
@@ -724,6 +804,14 @@ async def _insist(work: Coroutine[Any, Any, None]) -> None:
     task.result()
     if cancelled:
         raise asyncio.CancelledError
+
+
+async def _all_done(workers: Sequence[asyncio.Future[None]]) -> list[BaseException | None]:
+    """Return how each worker ended, when all have, those too that were begun meanwhile."""
+    found: list[BaseException | None] = []
+    while len(found) < len(workers):
+        found += await asyncio.gather(*workers[len(found) :], return_exceptions=True)
+    return found
 
 
 class _Worker:
@@ -747,6 +835,8 @@ class _Worker:
                 if row is not None and run.stopping:
                     run.give_back(row)
                     return
+                if row is None and run.spare():
+                    return
                 row = row or await run.take()
                 if row is None:
                     return
@@ -760,7 +850,7 @@ class _Worker:
         run = self._run
         row.attempts += 1
         row.began = row.began or dt.datetime.now(dt.UTC)
-        begun = time.perf_counter()
+        begun = TIMER()
         try:
             verdict = await self._lane.deliver(row, functools.partial(run.permit, row), self._ahead)
         except Exception as error:  # noqa: BLE001 - whatever the journal raised ends the run, and is raised by send()
@@ -769,5 +859,8 @@ class _Worker:
             if not isinstance(error, HaltedError):
                 run.fail(error)
             return
-        row.seconds += time.perf_counter() - begun
+        took = TIMER() - begun
+        row.seconds += took
         run.settle(row, verdict)
+        if verdict.state is State.SENT or verdict.state is State.PARTIAL:
+            run.went(took)

@@ -61,6 +61,10 @@ class DatabaseURL:
     def __hash__(self) -> int:
         return hash(self._shown)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As a Secret does: a copy knows where from, never what.
+        return _copied, (self._shown, self._secrets is not None)
+
     def settings(self) -> dict[str, Any]:
         """Return what libpq is told, the password too where the URL had it."""
         return _parsed(self._shown)[0] | self._hidden()
@@ -74,6 +78,17 @@ class DatabaseURL:
     def _hidden(self) -> dict[str, str]:
         found: dict[str, str] = json.loads(self._secrets.reveal()) if self._secrets is not None else {}
         return found
+
+
+def _copied(shown: str, secret: bool) -> DatabaseURL:  # noqa: FBT001 - of a pickle
+    """Return the copy of a URL; one whose password is in the environment takes that of this process."""
+    if not secret:
+        return DatabaseURL(shown, typed=False)
+    found = given(None)
+    if isinstance(found, DatabaseURL) and str(found) == shown:
+        return found
+    cause = f"The environment variable {PATH_VARIABLE} of this process does not name the journal {shown!r}."
+    raise JournalError(cause, f"Set {PATH_VARIABLE} to the same URL wherever mails of this merge are sent.")
 
 
 def given(path: str | Path | DatabaseURL | None) -> Path | DatabaseURL:

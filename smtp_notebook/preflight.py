@@ -26,7 +26,7 @@ from smtp_notebook.times import Moments, Span, in_words
 
 if TYPE_CHECKING:
     from smtp_notebook.connection import Connection
-    from smtp_notebook.press import Begun, Press, Printed
+    from smtp_notebook.press import Begun, Printed
     from smtp_notebook.rate import Token
     from smtp_notebook.roll import Due
     from smtp_notebook.signing import Signer
@@ -39,6 +39,7 @@ __all__ = [
     "Feed",
     "Planned",
     "Preflight",
+    "Printing",
     "Single",
     "Watch",
     "all_suppressed",
@@ -83,6 +84,37 @@ class Rowed(Protocol):
 
     def row(self, position: int) -> dict[str, Any]:
         """Return what the mail at a position is filled with."""
+        ...
+
+
+class Printing(Protocol):
+    """Prints rows: a `press.Press`, or what tells of mails that were printed elsewhere, which prints none itself."""
+
+    findings: list[str]
+
+    @property
+    def ahead(self) -> int:
+        """How many rows may be begun before the first of them is finished."""
+        ...
+
+    def recipients(self, cells: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return whom the row's mail goes to."""
+        ...
+
+    def addressees(self, cells: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return whom the row's To names."""
+        ...
+
+    def begin(self, cells: Mapping[str, Any]) -> Begun:
+        """Run a row's template."""
+        ...
+
+    def finish(self, begun: Begun) -> Printed:
+        """Return the mail of a row that was begun."""
+        ...
+
+    def print(self, cells: Mapping[str, Any]) -> Printed:
+        """Return the row's mail."""
         ...
 
 
@@ -262,7 +294,7 @@ class Preflight:
 
     def __init__(
         self,
-        press: Press,
+        press: Printing,
         connection: Connection,
         roll: Roll,
         *,
@@ -271,7 +303,7 @@ class Preflight:
         suppressions: Suppressions | None = None,
         budget: int | None = None,
         notes: bool = False,
-        variants: Mapping[str, Press] | None = None,
+        variants: Mapping[str, Printing] | None = None,
         choose: Callable[[str], str] | None = None,
         moments: Moments | None = None,
     ) -> None:

@@ -789,6 +789,10 @@ def _one_line(error: Exception) -> str:
 # ----------------------------------------------------------------------------------------- Template
 
 
+#: The name of a body that is no text; no frame has a column of this name.
+_BODY = "__body__"
+
+
 class Template:
     """A Message with Jinja2 in every field; a row, or the notebook's variables, fill it.
 
@@ -868,8 +872,7 @@ class Template:
             compiled = [self._field(key, v, lines.get(key, 0)) if isinstance(v, str) else v for v in items]
             self._fields[key] = compiled
         if not isinstance(body, str):
-            # No frame has a column of this name, and no template writes it by accident.
-            self._values["__body__"], body = body, "{{ __body__ }}"
+            self._values[_BODY], body = body, f"{{{{ {_BODY} }}}}"
         self.format = self._checked_format(stated, body)
         beside = self._surroundings(body)
         self._body = Field("body", body, parsed.body_line, self._marker, beside)
@@ -965,6 +968,11 @@ class Template:
                 path = self.attach_root / item.source.strip()
                 state.update(path.read_bytes() if path.is_file() else b"")
         return state.hexdigest()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # It is compiled anew, from what it was made of; files are read where the copy is.
+        values = {name: value for name, value in self._values.items() if name != _BODY}
+        return _copied, (self.parsed, self.name, self.attach_root, values)
 
     def with_(self, **fields: Any) -> Template:
         """Return a copy whose *fields* win over this one's."""
@@ -1584,6 +1592,11 @@ def _files(item: Any, row: Row) -> list[Any]:
         else:
             found.append(row.file(_joined(item, filled, piece), not item.marker.holds(piece)))
     return found
+
+
+def _copied(parsed: _Source, name: str, attach_root: Path, values: Mapping[str, Any]) -> Template:
+    """Return the copy of a Template, in this process or another."""
+    return Template(parsed, name=name, attach_root=attach_root, values=values)
 
 
 # -------------------------------------------------------------------------------------------- source

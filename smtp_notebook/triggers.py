@@ -69,7 +69,7 @@ from smtp_notebook.watchbook import BEFORE, Book, PracticeBook, Watchbook
 from smtp_notebook.watchstatus import RESTING, Phase, Screen, WatchStatus, rows_said
 
 if TYPE_CHECKING:
-    from smtp_notebook.merge import Run
+    from smtp_notebook.merge import Sending
 
 __all__ = ["Phase", "Watch", "WatchStatus", "watch"]
 
@@ -130,7 +130,7 @@ def _of_error(error: BaseException) -> Hindrance:
     return Hindrance(what.cause, what.fix, person)
 
 
-def _of_run(run: Run | None, report: Report) -> Hindrance | None:
+def _of_run(run: Sending | None, report: Report) -> Hindrance | None:
     """Return why a run ended before its time; None where it did not."""
     if run is None or not run.stopped:
         return None
@@ -172,7 +172,7 @@ class _Pass:
     notes: list[str] = dataclasses.field(default_factory=list)
     trial: bool = False
     columns: tuple[str, ...] = ()
-    run: Run | None = None
+    run: Sending | None = None
 
 
 class Watch:
@@ -790,7 +790,7 @@ class Watch:
         if not found.waiting and _text(before) != _text(after):
             poll.book.advance(before, after)
 
-    def _sends(self, poll: _Pass, merge: api.Merge, run: Run) -> None:
+    def _sends(self, poll: _Pass, merge: api.Merge, run: Sending) -> None:
         poll.run = run
         poll.life.sends(run)
         self._update(phase=Phase.SENDING, done=0, due=merge.roll.count_due())

@@ -43,14 +43,16 @@ class Postgres:
     Args:
         folder: Where everything of it lies; a short path, for its socket.
         initdb: The program; the server's lies beside it.
+        settings: What is not as PostgreSQL has it by default.
 
     Attributes:
         port: Its port on 127.0.0.1, and the number of its socket.
         password: What it asks for there.
     """
 
-    def __init__(self, folder, initdb):
+    def __init__(self, folder, initdb, settings=_SETTINGS):
         self.folder = Path(folder)
+        self._settings = settings
         self.port = free_ports(1)[0]
         self.password = secrets.token_hex(12)
         self._bin = Path(initdb).resolve().parent
@@ -84,7 +86,7 @@ class Postgres:
     def start(self):
         """Start it, again after `stop`; return when it answers."""
         settings = {
-            **_SETTINGS,
+            **self._settings,
             "listen_addresses": "127.0.0.1",
             "port": self.port,
             "unix_socket_directories": self.folder,
@@ -175,12 +177,17 @@ def _needed(program):
 
 
 @contextlib.contextmanager
-def running_postgres():
-    """Start one, and end it; skip with the reason where it cannot be had."""
+def running_postgres(settings=_SETTINGS, where="/tmp"):
+    """Start one, and end it; skip with the reason where it cannot be had.
+
+    Args:
+        settings: As of `Postgres`.
+        where: Below this its folder is made.
+    """
     initdb = _needed("initdb")
     # Not pytest's own folder: only its owner enters that, and a socket's path has to be short.
-    with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        server = Postgres(folder, initdb)
+    with tempfile.TemporaryDirectory(prefix="pg-", dir=where, ignore_cleanup_errors=True) as folder:
+        server = Postgres(folder, initdb, settings)
         try:
             server.start()
             yield server

@@ -1,0 +1,913 @@
+"""A merge whose rows are printed and sent by the workers of a Dask cluster.
+
+The client decides and remembers: it checks what workers found of each row, plans in the journal, hands out batches of
+rows, and takes what came of them into one Report. Workers print and send, and write claims, intents and answers
+themselves (`workers`). So a worker that is lost costs the rows that it had at their final dot, which are in doubt, and
+nothing else; and when the client is lost, its workers stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import contextlib
+import functools
+import heapq
+import secrets
+import statistics
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from smtp_notebook import merge as merges
+from smtp_notebook import workers
+from smtp_notebook._sync import GRACE, Caller, CallInterruptedError
+from smtp_notebook.charts import loaded
+from smtp_notebook.frames import ADDRESS_COLUMNS, Frame
+from smtp_notebook.ledger import Ledger
+from smtp_notebook.merge import insist
+from smtp_notebook.outcome import MailError, MergeRefusedError, Outcome, State, Tuning
+from smtp_notebook.parcels import Batch, Came, Judged, Mailing, cells_of, sealed
+from smtp_notebook.preflight import Preflight, all_suppressed, spared
+from smtp_notebook.rate import parse_rates
+from smtp_notebook.records import packed, unpacked
+from smtp_notebook.roll import Due
+from smtp_notebook.standing import Known
+
+if TYPE_CHECKING:
+    from smtp_notebook.journal import Journal
+
+__all__ = ["ClusterRun", "Spread", "client_of", "refuse_unspread"]
+
+#: A frame of one machine is cut into parts of so many rows at most.
+_PART_ROWS = 1000
+#: Each worker gets about so many parts, so that none waits long for the last one.
+_PARTS_EACH = 6
+_LEAST_PART = 25
+#: How many octets of printed mails the workers keep between check and send, each; others are printed again.
+KEPT_BYTES = 256 * 2**20
+#: A batch lasts about so long, in seconds, and has so many rows at least and at most.
+BATCH_SECONDS = 2.0
+_BATCH_ROWS = (10, 500)
+_FIRST_BATCH = 50
+#: The first batch goes alone, with so many rows: what is wrong with all of them (a password, a sender who is blocked) is met
+#: by one worker, and not by each.
+_PILOT_ROWS = 10
+#: How often it is looked whether the journal is still held, and how many workers there are, in seconds.
+_LOOK_SECONDS = 2.0
+#: How long a cluster may be without workers, in seconds: those that died may be started anew.
+ALONE_SECONDS = 60.0
+#: A batch that was lost so often is given up.
+_LOSSES = 5
+#: How long batches have to end that were asked to, in seconds: each looks twice a second, and has what an interrupt has.
+_STOP_SECONDS = GRACE + 2.0
+
+_WENT = frozenset({State.SENT.value, State.PARTIAL.value})
+
+#: Takes a row's key, its position, and its Outcome as `records.packed` has it.
+Report = Callable[[str, "int | None", tuple[Any, ...]], object]
+
+
+def client_of(executor: object) -> Any:
+    """Return an executor that is the client of a Dask cluster, or None."""
+    return executor if isinstance(executor, loaded("distributed", "Client")) else None
+
+
+def is_connected(client: Any) -> bool:
+    """Tell whether a client has its scheduler: whoever asks one that has not waits for half a minute."""
+    return getattr(client, "status", "") == "running"
+
+
+def there(client: Any) -> int:
+    """Return how many workers there are.
+
+    Raises:
+        MergeRefusedError: The client has no scheduler any more.
+    """
+    try:
+        return len(client.nthreads())
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told of
+        if is_connected(client):
+            raise explained(error) from None
+        # What it raises then depends on how far it is closed.
+        raise _lost("The cluster's client was closed, or lost its scheduler") from None
+
+
+def is_dask(df: object) -> bool:
+    """Tell whether *df* is a Dask DataFrame."""
+    return isinstance(df, loaded("dask.dataframe", "DataFrame"))
+
+
+def refuse_unspread(df: object) -> None:
+    """Refuse a Dask DataFrame where no cluster is to send it.
+
+    Raises:
+        MergeRefusedError: It is one.
+    """
+    if is_dask(df):
+        cause = "This is a Dask DataFrame, and no cluster was named to send its rows."
+        raise MergeRefusedError(cause, "Give executor=client, of dask.distributed, or pass df.compute().")
+
+
+# ------------------------------------------------------------------------------------------- the rows
+
+
+class Spread:
+    """The rows of a merge as workers see them; satisfies `preflight.Rowed`.
+
+    Args:
+        df: A Dask DataFrame, or what `frames.Frame` takes.
+        client: Of the cluster.
+
+    Raises:
+        MergeRefusedError: The cluster has no workers, or the client is one for coroutines.
+    """
+
+    def __init__(self, df: Any, client: Any) -> None:
+        if getattr(client, "asynchronous", False):
+            raise MergeRefusedError(
+                "The cluster's client was made with asynchronous=True.", "Make one without: Client(address)."
+            )
+        self.client = client
+        found = client.nthreads()
+        self.workers = len(found)
+        self.first = next(iter(found), None)
+        if not self.workers:
+            raise MergeRefusedError(
+                "The cluster has no workers at this moment.",
+                "Start some, or wait: client.wait_for_workers(2).",
+            )
+        self._dask = df if is_dask(df) else None
+        self._frame = None if self._dask is not None else Frame(df)
+        self.columns: list[str] = (
+            [str(c) for c in df.columns] if self._frame is None else list(self._frame.columns)
+        )
+        self.mailing: Mailing | None = None
+        self._shared: Any = None
+        self._data: list[Any] = []
+        self.parts: list[Any] = []
+        self._told: list[Any] = []
+        #: The position behind the last row of each part that is known.
+        self._ends: list[int] = []
+        self._last: tuple[int, Sequence[Judged]] = (-1, ())
+
+    def __repr__(self) -> str:
+        return f"<Spread {len(self)} rows in {len(self.parts)} parts>"
+
+    def __len__(self) -> int:
+        """Return how many rows there are; of a Dask DataFrame, as many as were looked at."""
+        if self._frame is not None:
+            return len(self._frame)
+        return self._ends[-1] if self._ends else 0
+
+    def labels(self) -> Sequence[Any]:
+        """Return one label per row: the frame's own index, of a Dask DataFrame the positions."""
+        return self._frame.labels() if self._frame is not None else range(len(self))
+
+    def begin(self, mailing: Mailing) -> None:
+        """Have the workers print every row."""
+        try:
+            self._begin(mailing)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, mailing: Mailing) -> None:
+        self._cut()
+        room = KEPT_BYTES * self.workers // max(1, len(self._data))
+        mailing = replace(mailing, kept=room)
+        shared = sealed(mailing, "The mailing", of=mailing.id, parts=_given(mailing))
+        self.mailing = mailing
+        submit = functools.partial(self.client.submit, pure=False)
+        # A task, and not data: a cluster that lost it makes it again.
+        self._shared = submit(_itself, shared)
+        self.parts = [submit(workers.check, self._shared, piece) for piece in self._data]
+        self._told = [submit(workers.told_of, part) for part in self.parts]
+        self._ends, self._last = [], (-1, ())
+
+    @property
+    def shared(self) -> Any:
+        """The mailing, where the cluster has it."""
+        return self._shared
+
+    def _cut(self) -> None:
+        """Have the rows in the cluster, in parts."""
+        if self._frame is None:
+            assert self._dask is not None
+            self._data = self.client.compute(self._dask.to_delayed())
+            return
+        count = len(self._frame)
+        size = min(_PART_ROWS, max(_LEAST_PART, -(-count // (_PARTS_EACH * self.workers))))
+        self._data = []
+        for start in range(0, count, size):
+            rows = sealed(self._frame.slice(start, start + size), "The frame")
+            self._data.append(self.client.submit(workers.opened, rows, pure=False))
+
+    def numbered(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield what a worker found of each row, in order, with its position; waits for the workers."""
+        position = 0
+        for part in range(len(self._told)):
+            judged = self._judged(part)
+            if part == len(self._ends):
+                self._ends.append(position + len(judged))
+            for each in judged:
+                yield position, cells_of(each)
+                position += 1
+
+    def _judged(self, part: int) -> Sequence[Judged]:
+        if self._last[0] != part:
+            self._last = (part, self._result(self._told[part]))
+        return self._last[1]
+
+    def _result(self, future: Any) -> Any:
+        """Wait for a task; say in a sentence what a person can do about one that failed for the cluster's sake."""
+        alone = 0.0
+        while True:
+            try:
+                error = future.exception(timeout=_LOOK_SECONDS)
+            except TimeoutError:
+                alone = 0.0 if there(self.client) else alone + _LOOK_SECONDS
+                if alone < ALONE_SECONDS:
+                    continue
+                error = nobody_works()
+            except (Exception, asyncio.CancelledError) as lost:  # noqa: BLE001 - whatever it is, it is told of
+                error = lost
+            if error is not None:
+                raise explained(error)
+            try:
+                return future.result()
+            except (Exception, asyncio.CancelledError) as lost:  # noqa: BLE001 - whatever it is, it is told of
+                raise explained(lost) from None
+
+    def row(self, position: int) -> dict[str, Any]:
+        """Return what a worker found of a row that was looked at."""
+        part = self.part_of(position)
+        return cells_of(self._judged(part)[position - self.offset(part)])
+
+    def part_of(self, position: int) -> int:
+        """Return the part that has a row."""
+        return bisect.bisect_right(self._ends, position)
+
+    def offset(self, part: int) -> int:
+        """Return the position of a part's first row."""
+        return self._ends[part - 1] if part else 0
+
+    def end(self, part: int) -> int:
+        """Return the position behind a part's last row."""
+        return self._ends[part]
+
+    def close(self) -> None:
+        """Have the cluster forget all of it."""
+        mailing, self.mailing = self.mailing, None
+        shared = [self._shared] if self._shared is not None else []
+        futures = [*self._told, *self.parts, *shared, *self._data]
+        self.parts, self._told, self._shared, self._data = [], [], None, []
+        # The cluster may be gone by now.
+        with contextlib.suppress(Exception):
+            for future in futures:
+                # A traceback that somebody keeps would keep the rows in the cluster, too.
+                future.release()
+        if mailing is not None and is_connected(self.client):
+            with contextlib.suppress(Exception):
+                self.client.run(workers.close, mailing.id, on_error="ignore")
+
+
+def _given(mailing: Mailing) -> dict[str, Any]:
+    """Return what a person gave of a mailing, by its name."""
+    found = {f"values[{name!r}]": value for name, value in mailing.values.items()}
+    found |= {f"{name.removesuffix('()')}=": of for name, of in mailing.shown.items() if of is not None}
+    return found | {"The template": mailing.template, "The connection": mailing.connection}
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def mailing_id() -> str:
+    """Return what tells a mailing from all others of a cluster."""
+    return secrets.token_hex(8)
+
+
+def shown_columns(
+    columns: Sequence[str], key: Sequence[str] | None, **moments: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return which cells workers are to send back, and *moments* as they are to be read from those.
+
+    A function of a row is called by the workers, which have the whole row.
+    """
+    shown: dict[str, Any] = dict.fromkeys(key or ())
+    shown |= {c: None for c in columns if c.casefold() in ADDRESS_COLUMNS}
+    read = dict(moments)
+    for name, given in moments.items():
+        if isinstance(given, str):
+            shown[given] = None
+        elif callable(given):
+            shown[f"{name}()"] = given
+            read[name] = f"{name}()"
+    return shown, read
+
+
+def nobody_works() -> MailError:
+    """Return what is raised where the cluster has had no workers for `ALONE_SECONDS`."""
+    cause = f"The cluster has had no workers for {ALONE_SECONDS:.0f} s."
+    return MergeRefusedError(cause, "Start some, and run the cell again: it goes on where it stopped.")
+
+
+def explained(error: BaseException) -> BaseException:
+    """Return what is raised for a task that failed: what the task raised, or a sentence on the cluster."""
+    name = type(error).__name__
+    if isinstance(error, MailError) or not type(error).__module__.startswith(
+        ("distributed", "dask", "asyncio")
+    ):
+        return error
+    if name == "KilledWorker":
+        cause = "Several workers ended one after another while they worked on the same rows."
+        return MergeRefusedError(
+            cause, "Look into their logs: memory is the usual reason. Run the cell again."
+        )
+    gone = "The connection to the cluster's scheduler was lost, or the client was closed"
+    lost = {
+        "FutureCancelledError": gone,
+        "CommClosedError": gone,
+        "ClosedClientError": "The cluster's client was closed",
+    }
+    said = " ".join(str(error).split())[:200].rstrip(".")
+    return _lost(lost.get(name, f"The cluster was lost: {name}: {said}"))
+
+
+def _lost(what: str) -> MailError:
+    fix = "Connect to it anew, and run the cell again: it goes on where it stopped."
+    return MergeRefusedError(f"{what}.", fix)
+
+
+# -------------------------------------------------------------------------------------------- the run
+
+
+@dataclass(slots=True)
+class _Speed:
+    """How many rows a batch has: what lasts some seconds."""
+
+    rows: int = _FIRST_BATCH
+
+    def note(self, rows: int, seconds: float) -> None:
+        """Take in how long a batch took."""
+        if rows and seconds > 0:
+            least, most = _BATCH_ROWS
+            fitting = int(rows * BATCH_SECONDS / seconds)
+            # At most twice as many at once: a batch that had nothing to do says little.
+            self.rows = max(least, min(most, 2 * self.rows, fitting))
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """How far the rows of a part were handed out."""
+
+    part: int
+    last: int
+    out: int = 0
+
+
+@dataclass(slots=True)
+class _Out:
+    """A batch that is out."""
+
+    batch: Batch
+    cursor: _Cursor
+    losses: int = 0
+
+
+@dataclass(order=True, slots=True)
+class _Later:
+    """A row that waits for another try."""
+
+    due: float
+    turn: int
+    row: Due = field(compare=False)
+    told: tuple[Any, ...] = field(compare=False)
+
+
+class ClusterRun:
+    """Hands batches of rows to workers until each row has its Outcome, or it is stopped; as a `merge.Run`.
+
+    Args:
+        spread: The rows, which were checked.
+        check: What was found; its roll has those that are due.
+        ledger: Of the campaign; None for a trial.
+        journal: The ledger's.
+        report: Called once per row.
+        on_outcome: The person's own; called after *report*, on the calling thread.
+    """
+
+    def __init__(
+        self,
+        spread: Spread,
+        check: Preflight,
+        *,
+        report: Report,
+        ledger: Ledger | None = None,
+        journal: Journal | None = None,
+        on_outcome: Callable[[Outcome], object] | None = None,
+    ) -> None:
+        assert spread.mailing is not None
+        self.stopped = ""
+        self.unreachable = False
+        self._spread = spread
+        self._mailing = spread.mailing
+        self._client = spread.client
+        self._check = check
+        self._ledger = ledger
+        self._journal = journal
+        self._report = report
+        self._on_outcome = on_outcome
+        self._stop = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed = asyncio.Event()
+        self._caller: Caller | None = None
+        self._cursors: list[_Cursor] = []
+        self._next_part = 0
+        self._exhausted = False
+        self._out: dict[Any, _Out] = {}
+        self._done: deque[Any] = deque()
+        self._later: list[_Later] = []
+        self._open: dict[int, Due] = {}
+        self._tried: dict[int, int] = {}
+        self._number = 0
+        self._turn = 0
+        self._speed = _Speed()
+        #: The most workers that there were; those that died may come back, and find their share.
+        self._workers = spread.workers
+        self._share = 0
+        #: What each worker's connections came to, by its name.
+        self._tuned: dict[str, Tuning] = {}
+        self._began = merges.CLOCK()
+        self._went = 0
+        self._failure: BaseException | None = None
+        #: Whether a batch came back that nothing stopped.
+        self._proved = False
+
+    def __repr__(self) -> str:
+        state = ", stopping" if self._stop else ""
+        return f"<ClusterRun {len(self._out)} batches out, {len(self._later)} rows waiting{state}>"
+
+    @property
+    def tuning(self) -> Tuning | None:
+        """What it settled on, over all workers; None where no mail was accepted."""
+        found = list(self._tuned.values())
+        if not found or not self._went:
+            return None
+        elapsed = max(merges.CLOCK() - self._began, 1e-6)
+        return Tuning(
+            # A worker that was lost is followed by another.
+            connections=max(each.connections for each in found) * min(len(found), self._workers),
+            allowed=self._mailing.connection.max_connections,
+            refused=sum(each.refused for each in found),
+            seconds=statistics.median(each.seconds for each in found),
+            latency=statistics.median(each.latency for each in found),
+            elapsed=elapsed,
+            mails_per_second=self._went / elapsed,
+            slowed=max(each.slowed for each in found),
+            rate=self._went / elapsed if any(each.slowed for each in found) else None,
+            workers=min(len(found), self._workers),
+            batch=self._speed.rows,
+        )
+
+    def stop(self, why: str = "Stopped by the person at the notebook.") -> None:
+        """Hand out nothing more; rows in flight may finish for some seconds. From any thread."""
+        self.stopped = self.stopped or why
+        self._stop = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._changed.set)
+
+    async def send(self, caller: Caller) -> None:
+        """Send until every row has its Outcome, or it is stopped.
+
+        Raises:
+            MailError: The journal failed, or a worker could not send.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._caller = caller
+        await self._elsewhere(self._open_pace)
+        look = asyncio.ensure_future(self._looking())
+        try:
+            await self._until_done()
+        except asyncio.CancelledError:
+            self.stop()
+            raise
+        finally:
+            look.cancel()
+            await insist(self._unwound())
+        if self._failure is not None:
+            raise self._failure
+
+    async def _elsewhere(self, work: Callable[[], Any]) -> Any:
+        """Do what blocks for the network in a thread."""
+        assert self._loop is not None
+        return await self._loop.run_in_executor(None, work)
+
+    def _open_pace(self) -> None:
+        """Write down how fast may be sent, for all workers, from what went before."""
+        connection = self._mailing.connection
+        rates = parse_rates(connection.rate)
+        if not rates or self._journal is None:
+            return
+        longest = max(rate.seconds for rate in rates)
+        place = f"{'loopback' if connection.is_loopback else 'real'}:{connection.host}"
+        self._journal.pace(connection, rates).open(self._journal.past(place, longest))
+
+    async def _looking(self) -> None:
+        """Hold on to the campaign although this process writes little, and see how many workers there are."""
+        seen = merges.CLOCK()
+        while True:
+            await merges.PAUSE(_LOOK_SECONDS)
+            try:
+                if self._ledger is not None:
+                    await self._elsewhere(self._ledger.hold_on)
+                count = await self._elsewhere(functools.partial(there, self._client))
+                seen = merges.CLOCK() if count else seen
+                self._workers = max(self._workers, count)
+            except Exception as error:  # noqa: BLE001 - raised by send()
+                self._fail(explained(error))
+                return
+            if merges.CLOCK() - seen > ALONE_SECONDS:
+                self._fail(nobody_works())
+                return
+            self._changed.set()
+
+    # ------------------------------------------------------------------------------------ handing out
+
+    async def _until_done(self) -> None:
+        while not self._stop:
+            await self._take_in()
+            while not self._stop and len(self._out) < self._most() and await self._hand_out():
+                pass
+            if self._stop or (not self._out and not self._later and not self._done):
+                return
+            await self._wait()
+
+    def _most(self) -> int:
+        """Return how many batches may be out: one for each worker.
+
+        One that waited for its turn might be given to a worker that joins meanwhile, with connections that are others'.
+        """
+        connection = self._mailing.connection
+        if self._one_by_one or not self._proved:
+            return 1
+        if self._workers > connection.max_connections:
+            return connection.max_connections
+        return self._workers
+
+    async def _wait(self) -> None:
+        """Wait until a batch came back, a row is due again, or it is to stop."""
+        tasks: set[asyncio.Future[Any]] = {asyncio.ensure_future(self._changed.wait())}
+        if self._later:
+            wait = max(0.0, self._later[0].due - merges.CLOCK())
+            tasks.add(asyncio.ensure_future(merges.PAUSE(wait)))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+        self._changed.clear()
+
+    async def _hand_out(self) -> bool:
+        """Give one batch to the cluster; tell whether there was one."""
+        assert self._caller is not None
+        try:
+            if not await self._fits():
+                return False
+            found = await self._caller.call(self._next)
+        except CallInterruptedError:
+            self.stop()
+            return False
+        except Exception as error:  # noqa: BLE001 - raised by send()
+            self._fail(error)
+            return False
+        return found is not None and self._submit(found)
+
+    async def _fits(self) -> bool:
+        """Tell whether more may be handed out now: not while others have more connections than is now their share."""
+        share = max(1, self._mailing.connection.max_connections // self._workers)
+        if share < self._share:
+            if self._out:
+                return False
+            await self._elsewhere(
+                functools.partial(self._client.run, workers.rest, self._mailing.id, on_error="ignore")
+            )
+        self._share = share
+        return True
+
+    def _submit(self, out: _Out) -> bool:
+        """Give a batch to the cluster; tell whether it took it. The rows of one that it did not are as they were."""
+        part = self._spread.parts[out.cursor.part]
+        where = self._spread.first if self._one_by_one else None
+        try:
+            future = self._client.submit(
+                workers.send,
+                self._spread.shared,
+                part,
+                out.batch,
+                pure=False,
+                workers=where,
+                allow_other_workers=where is not None,
+            )
+        except Exception as error:  # noqa: BLE001 - raised by send()
+            self._fail(explained(error))
+            return False
+        self._put(out, future)
+        return True
+
+    @property
+    def _one_by_one(self) -> bool:
+        """Whether one worker sends at a time: a trial has no journal that could hold the rate across workers."""
+        return self._ledger is None and bool(self._mailing.connection.rate)
+
+    def _put(self, out: _Out, future: Any) -> None:
+        assert self._loop is not None
+        loop = self._loop
+        self._out[future] = out
+
+        def done(_: Any) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed
+                loop.call_soon_threadsafe(self._came_back, future)
+
+        future.add_done_callback(done)
+
+    def _came_back(self, future: Any) -> None:
+        self._done.append(future)
+        self._changed.set()
+
+    def _next(self) -> _Out | None:
+        """Return the next batch: rows that are due again, or the next ones of the part that has fewest out."""
+        if self._check.suppressions is not None:
+            self._check.suppressions.refresh()
+        while True:
+            found = self._due_again() or self._fresh()
+            if found is None:
+                return None
+            cursor, rows = found
+            rows = [kept for row in rows if (kept := self._spared(row)) is not None]
+            if rows:
+                return self._batch(cursor, rows)
+
+    def _batch(self, cursor: _Cursor, rows: Sequence[Due]) -> _Out:
+        self._number += 1
+        cursor.out += 1
+        connection = self._mailing.connection
+        crowded = self._workers > connection.max_connections
+        partly = self._check.partly
+        batch = Batch(
+            number=self._number,
+            run=self._ledger.run if self._ledger is not None else 0,
+            offset=self._spread.offset(cursor.part),
+            rows=tuple(rows),
+            partly={row.position: partly[row.position] for row in rows if row.position in partly},
+            tried={row.position: self._tried[row.position] for row in rows if row.position in self._tried},
+            connections=self._share,
+            keep=not crowded,
+        )
+        self._open.update((row.position, row) for row in rows)
+        return _Out(batch, cursor)
+
+    def _due_again(self) -> tuple[_Cursor, list[Due]] | None:
+        """Return rows of one part whose time for another try has come."""
+        now = merges.CLOCK()
+        if not self._later or self._later[0].due > now:
+            return None
+        part = self._spread.part_of(self._later[0].row.position)
+        rows: list[Due] = []
+        kept: list[_Later] = []
+        while self._later and self._later[0].due <= now and len(rows) < self._speed.rows:
+            later = heapq.heappop(self._later)
+            if self._spread.part_of(later.row.position) == part:
+                rows.append(later.row)
+            else:
+                kept.append(later)
+        for later in kept:
+            heapq.heappush(self._later, later)
+        return _Cursor(part, -1), sorted(rows)
+
+    def _fresh(self) -> tuple[_Cursor, list[Due]] | None:
+        """Return rows that were not tried yet, of the part that fewest workers are busy with."""
+        while True:
+            self._more_cursors()
+            if not self._cursors:
+                return None
+            cursor = min(self._cursors, key=lambda c: c.out)
+            rows = self._check.roll.due(cursor.last, self._speed.rows if self._proved else _PILOT_ROWS)
+            end = self._spread.end(cursor.part)
+            rows = [row for row in rows if row.position < end]
+            if rows:
+                cursor.last = rows[-1].position
+                return cursor, rows
+            self._cursors.remove(cursor)
+
+    def _more_cursors(self) -> None:
+        """Have as many parts begun as there may be batches out, so that no worker has to wait for another's rows."""
+        while len(self._cursors) < self._most() and self._next_part < len(self._spread.parts):
+            part = self._next_part
+            self._next_part += 1
+            self._cursors.append(_Cursor(part, self._spread.offset(part) - 1))
+
+    def _spared(self, row: Due) -> Due | None:
+        """Return a row for those who are not suppressed by now; None, once it is reported, where nobody is left."""
+        suppressions = self._check.suppressions
+        if suppressions is None or not suppressions.concerns(row.recipients):
+            return row
+        known = self._check.partly.get(row.position)
+        had = {a.casefold() for a in known.accepted} if known is not None else set()
+        open_ = tuple(r for r in row.recipients if r.casefold() not in had)
+        left, entries = spared(open_, suppressions)
+        if not entries:
+            return row
+        said = tuple(dict.fromkeys([*row.warnings, *(f"left out: {entry.said}" for entry in entries)]))
+        if left:
+            gone = frozenset(open_) - frozenset(left)
+            return row._replace(recipients=tuple(r for r in row.recipients if r not in gone), warnings=said)
+        self._check.suppressed += 1
+        outcome = Outcome(
+            state=State.SKIPPED, key=row.key, row=row.position, to=row.recipients, message_id=row.message_id,
+            variant=row.variant, warnings=said,
+        )  # fmt: skip
+        self._tell(row.position, row.key, packed(all_suppressed(outcome, entries)))
+        return None
+
+    # ------------------------------------------------------------------------------------- taking in
+
+    async def _take_in(self) -> None:
+        while self._done:
+            future = self._done.popleft()
+            out = self._out.pop(future, None)
+            if out is None:
+                continue
+            out.cursor.out -= 1
+            try:
+                await self._taken(out, future)
+            finally:
+                future.release()  # as in `Spread.close`
+
+    async def _taken(self, out: _Out, future: Any) -> None:
+        """Take in what came of a batch; one that was lost with its workers is given to others."""
+        try:
+            came = await self._elsewhere(future.result)
+        except asyncio.CancelledError:
+            if future.status != "cancelled":
+                raise
+            self._fail(explained(_cluster_lost()))
+            return
+        except Exception as error:  # noqa: BLE001 - raised by send()
+            if type(error).__name__ == "KilledWorker" and out.losses < _LOSSES and not self._stop:
+                # It has the same number: whoever takes it takes it from those who had it.
+                out.losses += 1
+                out.cursor.out += 1
+                self._submit(out)
+            else:
+                self._fail(explained(error))
+            return
+        assert isinstance(came, Came)
+        if self._ledger is None:
+            await self._forget(workers.begun_event(self._mailing.id, out.batch.number, client=self._client))
+        self._speed.note(len(came.told), came.seconds)
+        if came.tuning is not None:
+            self._tuned[came.worker] = came.tuning
+        again = {position for (position, _), _ in came.again}
+        for position, columns in came.told:
+            if position not in again:
+                await self._settled(position, columns)
+        await self._put_back(came)
+        if came.stopped and came.stopped != workers.ASKED:
+            self.unreachable = self.unreachable or came.unreachable
+            self.stop(came.stopped)
+        self._proved = True
+
+    async def _forget(self, event: Any) -> None:
+        """Have the scheduler keep an event no longer that nobody will ask for."""
+        with contextlib.suppress(Exception):  # the cluster may be gone
+            await self._elsewhere(event.clear)
+
+    async def _put_back(self, came: Came) -> None:
+        """Have the rows tried again that are due for that."""
+        if not came.again:
+            return
+        rows = {position: self._open[position] for (position, _), _ in came.again}
+        known = await self._elsewhere(functools.partial(self._known, list(rows.values())))
+        for (position, columns), delay in came.again:
+            now = known.get(rows[position].record)
+            if now is None:
+                await self._settled(position, columns)
+                continue
+            self._tried[position] = now.outcome.attempts
+            if now.accepted or now.state is State.PARTIAL:
+                self._check.partly[position] = now
+            row = rows[position]._replace(seq=now.seq, message_id=now.outcome.message_id)
+            self._turn += 1
+            heapq.heappush(self._later, _Later(merges.CLOCK() + delay, self._turn, row, columns))
+
+    def _known(self, rows: Sequence[Due]) -> dict[int, Known]:
+        """Return what the journal has of rows, by their records."""
+        if self._journal is None:
+            return {}
+        return {known.id: known for known in self._journal.known_at([row.record for row in rows])}
+
+    async def _settled(self, position: int, columns: tuple[Any, ...]) -> None:
+        """Report a row that nothing more happens to."""
+        row = self._open.pop(position, None)
+        self._tried.pop(position, None)
+        if row is None:
+            return  # reported before
+        self._went += columns[0] in _WENT
+        self._tell(position, row.key, columns)
+        if self._on_outcome is None:
+            return
+        assert self._caller is not None
+        outcome = unpacked(row.key, position, columns)
+        try:
+            await self._caller.call(functools.partial(self._on_outcome, outcome))
+        except CallInterruptedError:
+            self.stop()
+        except Exception as error:  # noqa: BLE001 - a callback's error ends the run, and is raised by send()
+            self._fail(error)
+
+    def _tell(self, position: int, key: str, columns: tuple[Any, ...]) -> None:
+        try:
+            self._report(key, position, columns)
+        except Exception as error:  # noqa: BLE001 - raised by send()
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+        self.stop(f"{type(error).__name__}: {error}")
+
+    # ----------------------------------------------------------------------------------------- the end
+
+    async def _unwound(self) -> None:
+        """Wait for what is out, then have nobody write any more, and tell of every row what the journal knows."""
+        if self._out:
+            await self._ask_to_stop()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_SECONDS):
+                    await self._all_back()
+        for later in self._later:
+            await self._settled(later.row.position, later.told)
+        self._later.clear()
+        if self._ledger is None:
+            if not self._out:
+                await self._forget(workers.stop_event(self._mailing.id, client=self._client))
+            await self._tell_of_lost()
+        else:
+            try:
+                await self._tell_from_journal()
+            except Exception as error:  # noqa: BLE001 - raised by send()
+                self._fail(error)
+        futures, self._out = list(self._out), {}
+        self._done.clear()
+        if futures and is_connected(self._client):
+            with contextlib.suppress(Exception):  # the cluster may be gone
+                await self._elsewhere(functools.partial(self._client.cancel, futures))
+        for future in futures:
+            with contextlib.suppress(Exception):
+                future.release()
+
+    async def _all_back(self) -> None:
+        while True:
+            await self._take_in()
+            if not self._out:
+                return
+            await self._changed.wait()
+            self._changed.clear()
+
+    async def _tell_from_journal(self) -> None:
+        """Have nobody write any more, and tell of the rows whose batches did not come back what the journal has."""
+        await self._elsewhere(self._end_joined)
+        left = list(self._open.values())
+        known = await self._elsewhere(functools.partial(self._known, left))
+        for row in left:
+            now = known.get(row.record)
+            if now is not None and now.seq > row.seq:
+                await self._settled(row.position, packed(now.outcome.with_(row=row.position)))
+
+    async def _ask_to_stop(self) -> None:
+        with contextlib.suppress(Exception):  # then they stop when nobody holds the campaign
+            if self._ledger is not None:
+                await self._elsewhere(self._ledger.ask_to_stop)
+            else:
+                await self._elsewhere(self._stop_trial)
+
+    def _stop_trial(self) -> None:
+        workers.stop_event(self._mailing.id, client=self._client).set()
+
+    def _end_joined(self) -> None:
+        assert self._journal is not None
+        assert self._ledger is not None
+        self._journal.end_joined(self._ledger)
+
+    async def _tell_of_lost(self) -> None:
+        """Say of the rows of a trial, whose batches did not come back, that nobody knows what became of them."""
+        for row in list(self._open.values()):
+            outcome = Outcome(state=State.IN_DOUBT, row=row.position, key=row.key, to=row.recipients)
+            reason = "The worker that had this row's batch did not say what became of it."
+            await self._settled(row.position, packed(outcome.with_(reason=reason)))
+
+
+def _cluster_lost() -> BaseException:
+    return asyncio.CancelledError("its client or scheduler has gone")
