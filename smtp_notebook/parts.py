@@ -581,8 +581,10 @@ class Ask(Part):
 
     def heard(self, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:  # noqa: ARG002
         """Take the person's answer."""
-        if content.get("number", self.number) == self.number:  # else it answers an older question
-            self.answer(yes=content["yes"] is True)
+        yes = content["yes"] is True
+        # A yes to an older question is no yes to this one; a no sends nothing, whichever it was meant for.
+        if not yes or content.get("number", self.number) == self.number:
+            self.answer(yes=yes)
 
 
 class Secret(Part):

@@ -182,6 +182,17 @@ def test_a_question_is_answered_once():
     assert (done, ask.opened) == ([1], False)
 
 
+def test_a_no_counts_although_an_edit_changed_the_question_meanwhile():
+    ask, answers = Ask(), []
+    ask.ask("Send to one?", [], "Send", lambda: answers.append("yes"))
+    older = ask.number
+    ask.ask("Send to two?", [], "Send", lambda: answers.append("yes"))
+    hears(ask, type="answer", yes=False, number=older)
+    assert not ask.opened
+    hears(ask, type="answer", yes=True, number=ask.number)
+    assert answers == []
+
+
 def test_an_answer_to_an_older_question_is_none():
     ask, secret, done = Ask(), Secret(), []
     ask.ask("Load?", [], "Load", lambda: done.append("loaded"))
