@@ -323,10 +323,6 @@ def _counts(connection: Connection) -> bool:
     return not (connection.sandbox or connection.practice or connection.redirect_to)
 
 
-def _scope(connection: Connection) -> str:
-    return f"{'loopback' if connection.is_loopback else 'real'}:{connection.host}"
-
-
 def _limiter(connection: Connection, journal: Journal | None = None) -> Limiter | None:
     """Return what holds the connection's rate, beginning with what the journal says went before; or None."""
     rates = parse_rates(connection.rate)
@@ -337,7 +333,7 @@ def _limiter(connection: Connection, journal: Journal | None = None) -> Limiter 
     with _LIMITERS_LOCK:
         if login not in _LIMITERS:
             longest = max(rate.seconds for rate in rates)
-            past = journal.past(_scope(connection), longest) if journal is not None else ()
+            past = journal.past(connection.scope, longest) if journal is not None else ()
             _LIMITERS[login] = Limiter(rates, merges.CLOCK(), past)
         return _LIMITERS[login]
 
@@ -764,7 +760,7 @@ class _Ready:
         """What a campaign has to agree with, as the journal asks for it."""
         connection = self.order.server.connection
         return {
-            "scope": _scope(connection),
+            "scope": connection.scope,
             "sender": self.template.sender or connection.sender or connection.user,
             "fingerprint": self._fingerprint,
             "key": self.key,

@@ -29,7 +29,7 @@ from smtp_notebook.ledger import Ledger
 from smtp_notebook.merge import insist
 from smtp_notebook.outcome import MailError, MergeRefusedError, Outcome, State, Tuning
 from smtp_notebook.parcels import Batch, Came, Judged, Mailing, cells_of, sealed
-from smtp_notebook.preflight import Preflight, all_suppressed, spared
+from smtp_notebook.preflight import Preflight, all_suppressed, spared, with_left_out
 from smtp_notebook.rate import parse_rates
 from smtp_notebook.records import packed, unpacked
 from smtp_notebook.roll import Due
@@ -512,8 +512,7 @@ class ClusterRun:
         if not rates or self._journal is None:
             return
         longest = max(rate.seconds for rate in rates)
-        place = f"{'loopback' if connection.is_loopback else 'real'}:{connection.host}"
-        self._journal.pace(connection, rates).open(self._journal.past(place, longest))
+        self._journal.pace(connection, rates).open(self._journal.past(connection.scope, longest))
 
     async def _looking(self) -> None:
         """Hold on to the campaign although this process writes little, and see how many workers there are."""
@@ -720,7 +719,7 @@ class ClusterRun:
         left, entries = spared(open_, suppressions)
         if not entries:
             return row
-        said = tuple(dict.fromkeys([*row.warnings, *(f"left out: {entry.said}" for entry in entries)]))
+        said = with_left_out(row.warnings, entries)
         if left:
             gone = frozenset(open_) - frozenset(left)
             return row._replace(recipients=tuple(r for r in row.recipients if r not in gone), warnings=said)

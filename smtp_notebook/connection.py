@@ -391,6 +391,11 @@ class Connection:
             return False
 
     @property
+    def scope(self) -> str:
+        """Where mails go by it, as a journal tells servers apart: ``real:host`` or ``loopback:host``."""
+        return f"{'loopback' if self.is_loopback else 'real'}:{self.host}"
+
+    @property
     def provider(self) -> str:
         """The provider whose server it is, as `connect()` names it, or ""."""
         found = providers.at(self.host)

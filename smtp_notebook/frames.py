@@ -282,6 +282,11 @@ def row_key(columns: Sequence[str], cells: Mapping[str, Any]) -> str:
     return json.dumps([canonical_key(cells[c]) for c in columns], ensure_ascii=False)
 
 
+def address_key(people: Iterable[str]) -> str:
+    """Return the key of a row that is known by its addresses, which are in wire form."""
+    return ", ".join(sorted([a.casefold() for a in people]))
+
+
 def own_key(columns: Sequence[str], cells: Mapping[str, Any]) -> str:
     """Return the key of a row, or what it is called where it has none."""
     try:

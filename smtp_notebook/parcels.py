@@ -7,7 +7,7 @@ the digest of its mail. The mail itself stays where it was printed, or is printe
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
@@ -295,8 +295,3 @@ class Shifted:
 def without_text(printed: Printed) -> Printed:
     """Return what is told of a mail: all but its octets."""
     return printed._replace(chunks=())
-
-
-def positions(rows: Sequence[Due]) -> list[int]:
-    """Return where rows stand."""
-    return [row.position for row in rows]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from smtp_notebook import times
-from smtp_notebook.frames import ADDRESS_COLUMNS, own_key, row_key
+from smtp_notebook.frames import ADDRESS_COLUMNS, address_key, own_key, row_key
 from smtp_notebook.lint import Finding, alignment, open_link, reveals, shared_link
 from smtp_notebook.mime import new_message_id, stamp
 from smtp_notebook.outcome import JournalError, MailError, MessageError, Outcome, State
@@ -46,6 +46,7 @@ __all__ = [
     "checked",
     "expired",
     "spared",
+    "with_left_out",
 ]
 
 T = TypeVar("T")
@@ -423,7 +424,7 @@ class Preflight:
             key = row_key(self._key, cells)
         else:
             people = self.press.addressees(cells)
-            key = ", ".join(sorted([a.casefold() for a in people]))
+            key = address_key(people)
         if (first := self.roll.first(f"key {key}", position)) != position:
             cause = f"Row {first} has the same key, {key!r}."
             raise MessageError(
@@ -594,7 +595,7 @@ class Preflight:
         recipients = printed.recipients
         if self.suppressions is not None and self.suppressions.concerns(recipients):
             recipients, left_out = spared(recipients, self.suppressions)
-            warnings = _with_left_out(warnings, left_out)
+            warnings = with_left_out(warnings, left_out)
         same = known is not None and known.digest == printed.digest
         name = known.outcome.message_id if known is not None and same else ""
         if known is not None and (known.accepted or known.state == State.PARTIAL):
@@ -675,7 +676,7 @@ def all_suppressed(outcome: Outcome, entries: Sequence[Suppression]) -> Outcome:
     return outcome.with_(state=State.SKIPPED, status=0, reason=f"{reason}.", fix=fix)
 
 
-def _with_left_out(warnings: tuple[str, ...], entries: Sequence[Suppression]) -> tuple[str, ...]:
+def with_left_out(warnings: tuple[str, ...], entries: Sequence[Suppression]) -> tuple[str, ...]:
     """Return a row's warnings with one for each recipient who is left out, each once."""
     if not entries:
         return warnings
@@ -819,7 +820,7 @@ class Feed:
         if suppressions is None or not suppressions.concerns(row.recipients):
             return True
         left, entries = spared(row.recipients, suppressions)
-        row.warnings = _with_left_out(row.warnings, entries)
+        row.warnings = with_left_out(row.warnings, entries)
         if left:
             row.recipients = left
         elif row.last is None:

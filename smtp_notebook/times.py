@@ -13,7 +13,7 @@ from smtp_notebook.outcome import MailError, MergeRefusedError, MessageError, Op
 from smtp_notebook.rows import Differing
 from smtp_notebook.template import given_cells, is_missing
 
-__all__ = ["NOW", "Moment", "Moments", "Span", "check_moment", "from_seconds", "in_words"]
+__all__ = ["NOW", "Moment", "Moments", "Span", "called", "check_moment", "from_seconds", "in_words"]
 
 #: A moment for every row, the column that has each row's, or a function of a row that returns it.
 Moment = dt.date | str | Callable[[dict[str, Any]], Any] | None
@@ -78,6 +78,23 @@ def check_moment(name: str, given: Any) -> None:
         raise OptionError(f"{name}={given!r} is no moment.", _FIX)
 
 
+def called(name: str, function: Callable[[dict[str, Any]], Any], cells: Mapping[str, Any]) -> Any:
+    """Return what a person's function, given as *name*, makes of a row.
+
+    Raises:
+        MessageError: It failed.
+    """
+    try:
+        return function(given_cells(cells))
+    except MailError:
+        raise
+    except Exception as error:
+        cause = (
+            f"{name}: the function failed with {type(error).__name__}: {' '.join(str(error).split())[:200]}."
+        )
+        raise MessageError(cause, "It is given a row as a dict of its cells.") from error
+
+
 class Moments:
     """What a merge was told of when its rows may be sent.
 
@@ -123,13 +140,9 @@ class Moments:
         if isinstance(given, str):
             return self._moment(f"{name}, column {given!r}", cells[given])
         assert callable(given)
-        try:
-            return self._moment(name, given(given_cells(cells)))
-        except MailError:
-            raise
-        except Exception as error:
-            cause = f"{name}: the function failed with {type(error).__name__}: {' '.join(str(error).split())[:200]}."
-            raise MessageError(cause, "It is given a row as a dict of its cells.") from error
+        # What it returns may be anything, and then reading that fails as the function would.
+        found: dt.datetime | None = called(name, lambda row: self._moment(name, given(row)), cells)
+        return found
 
     def _moment(self, name: str, value: Any) -> dt.datetime | None:
         """Return a moment with a time zone; None where there is none."""

@@ -11,30 +11,31 @@ its station.
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from smtp_notebook import _sync
 from smtp_notebook import merge as merges
 from smtp_notebook.connection import ASKED as ASKED_BY_DEFAULT
-from smtp_notebook.frames import Frame, row_key
+from smtp_notebook.frames import Frame, address_key, row_key
 from smtp_notebook.journal import Journal
 from smtp_notebook.ledger import Ledger, PassingJournal
 from smtp_notebook.merge import Run
-from smtp_notebook.outcome import JournalError, MailError, Outcome, SecretError, SettingsError, State, Tuning
+from smtp_notebook.outcome import JournalError, MailError, Outcome, SecretError, State, Tuning
 from smtp_notebook.pace import Granted, Pace
 from smtp_notebook.parcels import Batch, Came, Judged, Mailing, Part, Sealed, Shifted, Told, without_text
 from smtp_notebook.preflight import Feed, Planned, Preflight
 from smtp_notebook.press import Press, Printed
 from smtp_notebook.rate import Limiter, parse_rates
-from smtp_notebook.records import packed
+from smtp_notebook.records import packed, planned
 from smtp_notebook.roll import Due, Roll
 from smtp_notebook.signing import signer_of
 from smtp_notebook.standing import Known
-from smtp_notebook.template import given_cells
+from smtp_notebook.times import called
 from smtp_notebook.transport import SmtpTransport
 
 __all__ = ["ASKED", "check", "close", "opened", "send", "told_of"]
@@ -217,14 +218,14 @@ class _Station:
     def _key(self, cells: dict[str, Any]) -> str:
         if self._mailing.key:
             return row_key(self._mailing.key, cells)
-        return ", ".join(sorted(a.casefold() for a in self._press.addressees(cells)))
+        return address_key(self._press.addressees(cells))
 
     def _judged(self, cells: dict[str, Any], had: frozenset[str]) -> Judged:
         shown: dict[str, Any] = {}
         people: tuple[str, ...] = ()
         try:
             for name, of in self._mailing.shown.items():
-                shown[name] = cells.get(name) if of is None else _called(name, of, cells)
+                shown[name] = cells.get(name) if of is None else called(name.removesuffix("()"), of, cells)
             people = self._press.addressees(cells)
             key = self._key(cells)
             if key in had:
@@ -251,7 +252,7 @@ class _Station:
             ledger.close()
             if sending.stopped or not batch.keep:
                 self.rest()
-        who = f"{platform.node()}, process {_process()}"
+        who = f"{platform.node()}, process {os.getpid()}"
         return sending.came(time.perf_counter() - began, who)
 
     def _ledger(self, batch: Batch, sending: _Sending) -> Ledger | PassingJournal:
@@ -305,7 +306,6 @@ class _Station:
             signer=self._signer,
             report=lambda outcome: sending.take(outcome.key, outcome.row, packed(outcome)),
         )
-        feed.planned = {row.position: row for row in rows}
         feed.tried = dict(batch.tried)
         transport = self._connected(batch)
         run = Run(
@@ -333,24 +333,6 @@ class _Station:
             settings = self._mailing.connection.with_(max_connections=batch.connections)
             self._transport = transport = SmtpTransport(settings, self._password, clock=merges.CLOCK)
         return transport
-
-
-def _process() -> int:
-    import os
-
-    return os.getpid()
-
-
-def _called(name: str, function: Callable[[dict[str, Any]], Any], cells: dict[str, Any]) -> Any:
-    """Return what a person's function makes of a row."""
-    try:
-        return function(given_cells(cells))
-    except MailError:
-        raise
-    except Exception as error:
-        said = " ".join(str(error).split())[:200]
-        cause = f"{name.removesuffix('()')}: the function failed with {type(error).__name__}: {said}."
-        raise SettingsError(cause, "It is given a row as a dict of its cells.") from error
 
 
 def _password(mailing: Mailing) -> str | None:
@@ -382,8 +364,6 @@ def _as_planned(row: Due, found: dict[int, Known]) -> bool:
 
 
 def _columns(row: Due) -> tuple[Any, ...]:
-    from smtp_notebook.records import planned
-
     return planned(row.recipients, row.message_id, row.warnings, (row.variant, row.made_of))
 
 
@@ -445,7 +425,6 @@ class _Sending:
 class _Feed(Feed):
     """Gives the rows of a batch: to those whom the merge found to be due, and with what was tried before."""
 
-    planned: dict[int, Due]
     tried: dict[int, int]
 
     def _row(self, due: Due, now: Any) -> Planned | None:
