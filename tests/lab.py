@@ -327,6 +327,8 @@ def running_server(root, folder, *, python=sys.executable, variables=None):
         *(f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"),
         *("--expose-app-in-browser", "--JupyterNotebookApp.expose_app_in_browser=True"),
         *("--VoilaConfiguration.show_tracebacks=True", f"--ServerApp.root_dir={folder}"),
+        # Over TCP the server goes on to knock at the ports of kernels that are gone, and others' servers get these.
+        "--KernelManager.transport=ipc",
     ]
     log = root / "server.log"
     with log.open("w") as output:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import socket
 from collections import Counter
 
 import fast_mail_parser
@@ -506,6 +507,18 @@ def test_what_is_no_record_of_tls_is_in_clear():
     assert b"MAIL FROM" in in_clear(record + b"MAIL FROM:<a@example.com>\r\n")
     assert b"AUTH" in in_clear(b"EHLO x\r\nSTARTTLS\r\nAUTH PLAIN\r\n")
     assert in_clear(b"EHLO x\r\nMAIL\r\n") == b"EHLO x\r\nMAIL\r\n"
+
+
+def test_who_looks_for_a_kernel_at_its_former_port_is_no_client_of_mail(postfix):
+    with Wire(postfix.ports["starttls"]) as wire:
+        for first in (b"\xff\0\0\0\0\0\0\0%\x7f", b"EHLO me\r\n"):
+            with socket.create_connection(("127.0.0.1", wire.port), timeout=10) as client:
+                client.recv(1)
+                client.sendall(first)
+                client.shutdown(socket.SHUT_WR)
+                while client.recv(4096):
+                    pass
+        assert wire.in_clear() == [b"EHLO me\r\n"]
 
 
 def test_everybody_has_one_copy_of_what_was_meant_and_nobody_anything_else(voice):

@@ -31,6 +31,14 @@ def in_clear(octets):
     return octets[:begin]
 
 
+def is_stranger(octets):
+    """Tell whether a client speaks ZeroMQ (ZMTP, RFC 23: its greeting begins with FF), as no client of mail does.
+
+    A Jupyter server or client goes on to knock where a kernel was that is gone, and its port may be another's by now.
+    """
+    return octets[:1] == b"\xff"
+
+
 class Wire:
     """A proxy to a port of this machine; a context manager.
 
@@ -40,13 +48,12 @@ class Wire:
 
     Attributes:
         port: Where it listens.
-        said: For each connection, the pieces in which the client's octets came.
     """
 
     def __init__(self, upstream, *, keep=True):
         self.upstream = upstream
         self.keep = keep
-        self.said = []
+        self._said = []
         self._open = set()
 
     def __enter__(self):
@@ -84,7 +91,7 @@ class Wire:
     async def _connected(self, reader, writer):
         pieces = []
         if self.keep:
-            self.said.append(pieces)
+            self._said.append(pieces)
         try:
             back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
         except OSError:
@@ -133,6 +140,11 @@ class Wire:
     def cut(self, *, reset=False):
         """End every connection, at both ends; *reset*: without a farewell."""
         self._loop.call_soon_threadsafe(lambda: self._cut(reset=reset))
+
+    @property
+    def said(self):
+        """For each connection the pieces in which the client's octets came; without strangers: see `is_stranger`."""
+        return [pieces for pieces in self._said if not is_stranger(b"".join(pieces[:1]))]
 
     def in_clear(self):
         """Return what each connection's client said outside of TLS."""
