@@ -449,6 +449,9 @@ class Journal:
             (SINGLE, stamp()),
         )
         number = self._number(SINGLE)
+        # Before its copies: in PostgreSQL each query sees what was committed before it, and whoever sends one of them at
+        # this moment may have an answer, and be gone, by the next.
+        sending = self._sending(number) if once else {}
         # The copies of one mail share a hash, and have a number each.
         copies = self._all(
             f"{SELECT} WHERE campaign=? AND hash=? AND key LIKE ?", number, key_hash(name), f"{name}#%"
@@ -462,18 +465,21 @@ class Journal:
         ledger = Ledger(self._store, number, 1, _a_run(), None)
         if once and went:
             return ledger, skipped_once(row, went[-1]), said
-        if once:
-            self._refuse_twin(number, {k.id for k in earlier})
+        if twin := next((sending[k.id] for k in earlier if k.id in sending), None):
+            cause = f"The same mail is being sent at this moment, by process {twin}."
+            raise MergeRefusedError(cause, "Wait for it; it is not sent a second time.")
         ledger.arm_single(db, row, key_hash(name))
         return ledger, None, said
 
-    def _refuse_twin(self, number: int, copies: set[int]) -> None:
-        """Refuse a mail that somebody sends at this very moment, and that is to go once."""
+    def _sending(self, number: int) -> dict[int, int]:
+        """Return the records that somebody who lives has claimed, and by which process that is."""
         query = "SELECT pid, rows FROM claim WHERE campaign=? AND boot=?"
-        for pid, rows in self._all(query, number, self._store.era):
-            if self._store.alive(pid) and any(record in copies for record, _ in spread(rows)):
-                cause = f"The same mail is being sent at this moment, by process {pid}."
-                raise MergeRefusedError(cause, "Wait for it; it is not sent a second time.")
+        return {
+            record: pid
+            for pid, rows in self._all(query, number, self._store.era)
+            if self._store.alive(pid)
+            for record, _ in spread(rows)
+        }
 
     def _campaign(self, name: str, now: Terms, changed: str, held: Held) -> tuple[int, int]:
         """Return the campaign's number, and which version of it these terms are; a new one is written."""

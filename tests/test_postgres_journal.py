@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import itertools
 import os
 import pickle
 import platform
@@ -472,6 +473,43 @@ def test_the_same_mail_that_goes_once_is_sent_by_one_of_many(place):
         found = list(pool.map(attempt, range(4)))
         assert found.count(State.SENT) == 1
         assert set(found) <= {State.SENT, State.SKIPPED, State.IN_DOUBT, "refused"}
+        assert len(server.log.mails) == 1
+
+
+@pytest.mark.parametrize("moment", range(8))
+def test_a_mail_that_goes_once_goes_once_whenever_another_of_it_ends_while_it_is_looked_for(
+    place, monkeypatch, moment
+):
+    reached, released = threading.Event(), threading.Event()
+    numbers = itertools.count()
+    reads = postgres_store.PostgresStore.all
+
+    async def first_waits(_):
+        if not reached.is_set():
+            reached.set()
+            await asyncio.to_thread(released.wait, 30)
+
+    def attempt():
+        try:
+            return send(via=via, to="ann@example.com", from_="me@example.com", body="hi", once=True).state
+        except MergeRefusedError:
+            return "refused"
+
+    def ended_before(store, *query):
+        if threading.current_thread() is threading.main_thread() and next(numbers) == moment:
+            released.set()
+            assert other.result(30) is State.SENT
+        return reads(store, *query)
+
+    with Server({"mail": first_waits}) as server, ThreadPoolExecutor(1) as pool:
+        via = server.url()
+        other = pool.submit(attempt)
+        assert reached.wait(30)
+        monkeypatch.setattr(postgres_store.PostgresStore, "all", ended_before)
+        found = attempt()
+        released.set()
+        assert other.result(30) is State.SENT
+        assert found in {State.SKIPPED, "refused"}
         assert len(server.log.mails) == 1
 
 
