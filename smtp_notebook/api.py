@@ -30,7 +30,7 @@ from smtp_notebook.cluster import ClusterRun, Spread
 from smtp_notebook.connection import Connection
 from smtp_notebook.fields import check_field_names
 from smtp_notebook.frames import Frame, guess_address_column
-from smtp_notebook.groups import Grouped
+from smtp_notebook.groups import Grouped, Groups
 from smtp_notebook.journal import Journal, Ledger, PassingJournal, look
 from smtp_notebook.merge import Run, Sending, Told
 from smtp_notebook.message import Message
@@ -524,7 +524,7 @@ class Merge:
 
     @property
     def _noun(self) -> str:
-        return "mail" if isinstance(self.frame, Grouped) else "row"
+        return "row" if _groups(self.frame) is None else "mail"
 
     def note(self, sentence: str) -> None:
         """Have the Report say something above the rows."""
@@ -677,7 +677,7 @@ class Merge:
             notes=said,
             trial=trial,
             suppressed=self.check.suppressed,
-            groups=self.frame.groups if isinstance(self.frame, Grouped) else None,
+            groups=_groups(self.frame),
             waiting=count,
             next_at=times.from_seconds(first) if count else None,
             tuning=self._tuning,
@@ -703,6 +703,11 @@ class Merge:
                 self.frame.close()
         if self.check.suppressions is not None:
             self.check.suppressions.close()
+
+
+def _groups(frame: Frame | Grouped | Spread) -> Groups | None:
+    """Return where the rows of each mail stand; None where each row is one."""
+    return None if isinstance(frame, Frame) else frame.groups
 
 
 def _tuned_text(tuning: Tuning | None, connection: Connection) -> list[str]:
@@ -770,7 +775,7 @@ class _Ready:
     @property
     def _fingerprint(self) -> str:
         """What the rows share: the template, and by what they are folded."""
-        if not isinstance(self.frame, Grouped):
+        if isinstance(self.frame, Frame) or not self.frame.by:
             return self.template.fingerprint
         said = json.dumps([self.template.fingerprint, *self.frame.by])
         return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
@@ -988,16 +993,17 @@ def _frame(order: Order, *, marked: bool = False) -> Frame | Grouped | Spread:
     df, group_by = order.df, order.options.group_by
     if (client := cluster.client_of(order.options.executor)) is not None:
         _refuse_on_a_cluster(order, counts=marked)
-        return Spread(df, client)
+        return Spread(df, client, by=_columns(group_by), marked=marked)
     return _local_frame(df, group_by, marked=marked)
+
+
+def _columns(group_by: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (group_by,) if isinstance(group_by, str) else tuple(group_by or ())
 
 
 def _refuse_on_a_cluster(order: Order, *, counts: bool) -> None:
     """Refuse what a cluster cannot do, before a row is looked at."""
     options, connection = order.options, order.server.connection
-    if options.group_by is not None:
-        cause = "group_by= needs all rows in one place, and executor= spreads them over a cluster."
-        raise MergeRefusedError(cause, "Fold the rows before, or send them from here: leave out executor=.")
     if counts and not isinstance(given(_where(options)), DatabaseURL):
         raise _no_shared_journal(_where(options))
     if isinstance(connection.oauth, oauths.TokenFunction):
@@ -1027,7 +1033,7 @@ def _local_frame(df: Any, group_by: str | Sequence[str] | None, *, marked: bool 
     frame = Frame(df)
     if group_by is None:
         return frame
-    return Grouped(frame, (group_by,) if isinstance(group_by, str) else tuple(group_by), marked=marked)
+    return Grouped(frame, _columns(group_by), marked=marked)
 
 
 def complete_template(
@@ -1188,7 +1194,8 @@ def mail_merge(
             ``rows`` are the rows of the mail, and a column stands for its value where that is the same in all of them.
             The key is then by default what the rows are grouped by, in its one form: addresses that differ in case are
             one group. A row with an empty cell there is a problem. A group whose mail went is not mailed again when it
-            has other rows by then: its Outcome says so.
+            has other rows by then: its Outcome says so. Rows of a Dask DataFrame stand in a mail in the order of its
+            partitions.
         via: The server; by default the one of ``connect()``, the environment, else the sandbox.
         values: More names for the template, functions too; the row's columns win over them.
         executor: Where those functions are called whose results the body prints as they are, such as

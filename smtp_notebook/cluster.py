@@ -13,22 +13,24 @@ import bisect
 import contextlib
 import functools
 import heapq
+import operator
 import secrets
 import statistics
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smtp_notebook import merge as merges
 from smtp_notebook import workers
 from smtp_notebook._sync import GRACE, Caller, CallInterruptedError
 from smtp_notebook.charts import loaded
 from smtp_notebook.frames import ADDRESS_COLUMNS, Frame
+from smtp_notebook.groups import Grouped, Groups, firsts_of, refuse_unfoldable
 from smtp_notebook.ledger import Ledger
 from smtp_notebook.merge import insist
 from smtp_notebook.outcome import MailError, MergeRefusedError, Outcome, State, Tuning
-from smtp_notebook.parcels import Batch, Came, Judged, Mailing, cells_of, sealed
+from smtp_notebook.parcels import Batch, Came, Judged, Mailing, Piece, cells_of, sealed
 from smtp_notebook.preflight import Preflight, all_suppressed, spared, with_left_out
 from smtp_notebook.rate import parse_rates
 from smtp_notebook.records import packed, unpacked
@@ -45,6 +47,9 @@ _PART_ROWS = 1000
 #: Each worker gets about so many parts, so that none waits long for the last one.
 _PARTS_EACH = 6
 _LEAST_PART = 25
+#: In so many pieces at most the rows of a Dask DataFrame are moved, so that those of a mail are in one place: a scheduler
+#: handles some thousand a second.
+_MOST_SHARES = 50_000
 #: How many octets of printed mails the workers keep between check and send, each; others are printed again.
 KEPT_BYTES = 256 * 2**20
 #: A batch lasts about so long, in seconds, and has so many rows at least and at most.
@@ -119,12 +124,17 @@ class Spread:
     Args:
         df: A Dask DataFrame, or what `frames.Frame` takes.
         client: Of the cluster.
+        by: The columns by which rows are folded into mails, as in `groups.Grouped`; () for a mail per row.
+        marked: As in `groups.Grouped`.
+
+    Attributes:
+        groups: Where the rows of each mail stand, where several are one; of a Dask DataFrame once `begin` was called.
 
     Raises:
-        MergeRefusedError: The cluster has no workers, or the client is one for coroutines.
+        MergeRefusedError: The cluster has no workers, or the client is one for coroutines; or the rows cannot be folded.
     """
 
-    def __init__(self, df: Any, client: Any) -> None:
+    def __init__(self, df: Any, client: Any, *, by: Sequence[str] = (), marked: bool = False) -> None:
         if getattr(client, "asynchronous", False):
             raise MergeRefusedError(
                 "The cluster's client was made with asynchronous=True.", "Make one without: Client(address)."
@@ -143,12 +153,22 @@ class Spread:
         self.columns: list[str] = (
             [str(c) for c in df.columns] if self._frame is None else list(self._frame.columns)
         )
+        self.by = tuple(by)
+        self.marked = marked
+        self.groups: Groups | None = None
+        if self.by and self._frame is not None:
+            self.groups = Grouped(self._frame, self.by).groups
+        elif self.by:
+            refuse_unfoldable(self.columns, self.by)
         self.mailing: Mailing | None = None
         self._shared: Any = None
         self._data: list[Any] = []
         self.parts: list[Any] = []
         self._told: list[Any] = []
-        #: The position behind the last row of each part that is known.
+        #: The groups of each part: the number of its first one, and of the one behind its last.
+        self._runs: list[tuple[int, int]] = []
+        #: Where the rows of each part stand that was looked at, and the position behind the last of them.
+        self._positions: list[Any] = []
         self._ends: list[int] = []
         self._last: tuple[int, Sequence[Judged]] = (-1, ())
 
@@ -156,14 +176,20 @@ class Spread:
         return f"<Spread {len(self)} rows in {len(self.parts)} parts>"
 
     def __len__(self) -> int:
-        """Return how many rows there are; of a Dask DataFrame, as many as were looked at."""
+        """Return how many mails there are; of a Dask DataFrame whose rows are not folded, as many as were looked at."""
+        return len(self.groups) if self.groups is not None else self._rows
+
+    @property
+    def _rows(self) -> int:
         if self._frame is not None:
             return len(self._frame)
+        if self.groups is not None:
+            return len(self.groups.order)
         return self._ends[-1] if self._ends else 0
 
     def labels(self) -> Sequence[Any]:
         """Return one label per row: the frame's own index, of a Dask DataFrame the positions."""
-        return self._frame.labels() if self._frame is not None else range(len(self))
+        return self._frame.labels() if self._frame is not None else range(self._rows)
 
     def begin(self, mailing: Mailing) -> None:
         """Have the workers print every row."""
@@ -176,7 +202,7 @@ class Spread:
     def _begin(self, mailing: Mailing) -> None:
         self._cut()
         room = KEPT_BYTES * self.workers // max(1, len(self._data))
-        mailing = replace(mailing, kept=room)
+        mailing = replace(mailing, kept=room, by=self.by, marked=self.marked)
         shared = sealed(mailing, "The mailing", of=mailing.id, parts=_given(mailing))
         self.mailing = mailing
         submit = functools.partial(self.client.submit, pure=False)
@@ -184,7 +210,7 @@ class Spread:
         self._shared = submit(_itself, shared)
         self.parts = [submit(workers.check, self._shared, piece) for piece in self._data]
         self._told = [submit(workers.told_of, part) for part in self.parts]
-        self._ends, self._last = [], (-1, ())
+        self._positions, self._ends, self._last = [], [], (-1, ())
 
     @property
     def shared(self) -> Any:
@@ -193,27 +219,96 @@ class Spread:
 
     def _cut(self) -> None:
         """Have the rows in the cluster, in parts."""
-        if self._frame is None:
+        self._data = []
+        if self._frame is None and self.by:
+            self._gather()
+        elif self._frame is None:
             assert self._dask is not None
             self._data = self.client.compute(self._dask.to_delayed())
-            return
-        count = len(self._frame)
-        size = min(_PART_ROWS, max(_LEAST_PART, -(-count // (_PARTS_EACH * self.workers))))
-        self._data = []
-        for start in range(0, count, size):
-            rows = sealed(self._frame.slice(start, start + size), "The frame")
-            self._data.append(self.client.submit(workers.opened, rows, pure=False))
+        elif self.groups is not None:
+            self._runs = list(self.groups.runs(self._part_rows(len(self._frame))))
+            for number, after in self._runs:
+                positions, firsts = self.groups.folded(number, after)
+                self._hand_over(Piece(self._frame.picked(positions), firsts))
+        else:
+            count = len(self._frame)
+            size = self._part_rows(count)
+            for start in range(0, count, size):
+                self._hand_over(self._frame.slice(start, start + size))
+
+    def _part_rows(self, count: int) -> int:
+        """Return how many rows a part has, of so many."""
+        return min(_PART_ROWS, max(_LEAST_PART, -(-count // (_PARTS_EACH * self.workers))))
+
+    def _hand_over(self, rows: Any) -> None:
+        self._data.append(self.client.submit(workers.opened, sealed(rows, "The frame"), pure=False))
+
+    def _gather(self) -> None:
+        """Have rows of a Dask DataFrame that are one mail in one part, whatever partitions they lie in.
+
+        Positions and the order of rows are those of the partitions, one behind the other. No row passes through this
+        process, only by what it is grouped.
+        """
+        assert self._dask is not None
+        submit = functools.partial(self.client.submit, pure=False)
+        partitions = self.client.compute(self._dask.to_delayed())
+        asked = [submit(workers.keyed, each, self.by) for each in partitions]
+        # Whatever happens, `close` lets go of them.
+        self._data = [*asked, *partitions]
+        lengths: list[int] = []
+        digests: list[bytes] = []
+        self.groups = Groups(firsts_of(self._keys(asked, lengths, digests)))
+        # About as many parts as partitions: each of these may have rows for each of those.
+        size = max(self._part_rows(sum(lengths)), -(-sum(lengths) // max(1, len(lengths))))
+        self._runs = list(self.groups.runs(size))
+        deal = _Deal(lengths)
+        parts = [deal.part(*self.groups.folded(number, after)) for number, after in self._runs]
+        if deal.count > _MOST_SHARES:
+            raise _too_scattered(deal.count, self.by)
+        piles = [
+            submit(workers.dealt, each, self.by, digest, places)
+            for each, digest, places in zip(partitions, digests, deal.places, strict=True)
+        ]
+        shares = {
+            (at, number): submit(operator.getitem, pile, number)
+            for at, pile in enumerate(piles)
+            for number in range(len(deal.places[at]))
+        }
+        made = [
+            submit(workers.joined, [shares[share] for share in part.shares], part.order, part.firsts)
+            for part in parts
+        ]
+        # The cluster makes them again where it needs them, and keeps them no longer than that.
+        for future in (*shares.values(), *piles, *self._data):
+            future.release()
+        self._data = made
+
+    def _keys(self, asked: Sequence[Any], lengths: list[int], digests: list[bytes]) -> Iterator[str | None]:
+        """Yield by what each row is grouped, partition by partition, and note of each how many rows it has."""
+        for future in asked:
+            keys, digest = self._result(future)
+            lengths.append(len(keys))
+            digests.append(digest)
+            yield from keys
 
     def numbered(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield what a worker found of each row, in order, with its position; waits for the workers."""
-        position = 0
         for part in range(len(self._told)):
             judged = self._judged(part)
             if part == len(self._ends):
-                self._ends.append(position + len(judged))
-            for each in judged:
-                yield position, cells_of(each)
-                position += 1
+                self._note(part, len(judged))
+            for position, each in zip(self._positions[part], judged, strict=True):
+                yield int(position), cells_of(each)
+
+    def _note(self, part: int, count: int) -> None:
+        """Note where the mails of a part stand, which is the next that is looked at."""
+        before = self.offset(part)
+        if self.groups is None:
+            positions: Any = range(before, before + count)
+        else:
+            positions = self.groups.firsts[slice(*self._runs[part])]
+        self._positions.append(positions)
+        self._ends.append(int(positions[-1]) + 1 if count else before)
 
     def _judged(self, part: int) -> Sequence[Judged]:
         if self._last[0] != part:
@@ -242,15 +337,33 @@ class Spread:
 
     def row(self, position: int) -> dict[str, Any]:
         """Return what a worker found of a row that was looked at."""
+        part, number = self._found(position)
+        return cells_of(self._judged(part)[number])
+
+    def place(self, position: int) -> int:
+        """Return at which place in its part a row stands; a group, the first of its rows."""
+        part, number = self._found(position)
+        if self.groups is None:
+            return number
+        first, _ = self._runs[part]
+        return int(self.groups.starts[first + number] - self.groups.starts[first])
+
+    def _found(self, position: int) -> tuple[int, int]:
+        """Return the part that has a row, and which of the part's mails that is."""
         part = self.part_of(position)
-        return cells_of(self._judged(part)[position - self.offset(part)])
+        return part, bisect.bisect_left(self._positions[part], position)
 
     def part_of(self, position: int) -> int:
         """Return the part that has a row."""
         return bisect.bisect_right(self._ends, position)
 
+    @property
+    def seen(self) -> int:
+        """How many parts were looked at; those behind them have no row that is due."""
+        return len(self._ends)
+
     def offset(self, part: int) -> int:
-        """Return the position of a part's first row."""
+        """Return the position behind the last row before a part."""
         return self._ends[part - 1] if part else 0
 
     def end(self, part: int) -> int:
@@ -271,6 +384,65 @@ class Spread:
         if mailing is not None and is_connected(self.client):
             with contextlib.suppress(Exception):
                 self.client.run(workers.close, mailing.id, on_error="ignore")
+
+
+class _Dealt(NamedTuple):
+    """Of what a part is joined.
+
+    Attributes:
+        shares: The partition, and which share of it, of each of its pieces.
+        order: Where each of its rows is among those of all pieces, one behind the other.
+        firsts: As in `parcels.Piece`.
+    """
+
+    shares: list[tuple[int, int]]
+    order: Any
+    firsts: Any
+
+
+class _Deal:
+    """Shares the rows of partitions out among parts.
+
+    Args:
+        lengths: How many rows each partition has.
+
+    Attributes:
+        places: For each partition its shares: where their rows stand in it.
+        count: How many shares there are.
+    """
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        import numpy as np
+
+        self._ends = np.cumsum(lengths, dtype=np.int64)
+        self._begins = self._ends - np.asarray(lengths, dtype=np.int64)
+        self.places: list[list[Any]] = [[] for _ in lengths]
+        self.count = 0
+
+    def part(self, positions: Any, firsts: Any) -> _Dealt:
+        """Give a part its rows, by their positions in the whole."""
+        import numpy as np
+
+        lies_in = np.searchsorted(self._ends, positions, side="right")
+        shares = []
+        for at in np.unique(lies_in).tolist():
+            shares.append((at, len(self.places[at])))
+            self.places[at].append(_small(positions[lies_in == at] - self._begins[at]))
+        self.count += len(shares)
+        # A stable sort leaves the rows of one share in their order, and its inverse is where each then is.
+        order = np.argsort(np.argsort(lies_in, kind="stable"), kind="stable")
+        return _Dealt(shares, _small(order), _small(firsts))
+
+
+def _small(places: Any) -> Any:
+    """Return places within a part or partition so that they cross in half the octets."""
+    return places.astype("int32")
+
+
+def _too_scattered(count: int, by: Sequence[str]) -> MailError:
+    cause = f"The rows of a mail lie in too many partitions: they would be moved in {count:,} pieces."
+    fix = f"Bring them together first: df.shuffle({list(by)!r}).to_parquet(…), and merge what that reads."
+    return MergeRefusedError(cause, fix)
 
 
 def _given(mailing: Mailing) -> dict[str, Any]:
@@ -658,8 +830,8 @@ class ClusterRun:
         batch = Batch(
             number=self._number,
             run=self._ledger.run if self._ledger is not None else 0,
-            offset=self._spread.offset(cursor.part),
             rows=tuple(rows),
+            places={row.position: self._spread.place(row.position) for row in rows},
             partly={row.position: partly[row.position] for row in rows if row.position in partly},
             tried={row.position: self._tried[row.position] for row in rows if row.position in self._tried},
             connections=self._share,
@@ -703,7 +875,7 @@ class ClusterRun:
 
     def _more_cursors(self) -> None:
         """Have as many parts begun as there may be batches out, so that no worker has to wait for another's rows."""
-        while len(self._cursors) < self._most() and self._next_part < len(self._spread.parts):
+        while len(self._cursors) < self._most() and self._next_part < self._spread.seen:
             part = self._next_part
             self._next_part += 1
             self._cursors.append(_Cursor(part, self._spread.offset(part) - 1))
@@ -724,11 +896,8 @@ class ClusterRun:
             gone = frozenset(open_) - frozenset(left)
             return row._replace(recipients=tuple(r for r in row.recipients if r not in gone), warnings=said)
         self._check.suppressed += 1
-        outcome = Outcome(
-            state=State.SKIPPED, key=row.key, row=row.position, to=row.recipients, message_id=row.message_id,
-            variant=row.variant, warnings=said,
-        )  # fmt: skip
-        self._tell(row.position, row.key, packed(all_suppressed(outcome, entries)))
+        outcome = all_suppressed(row._replace(warnings=said).outcome(State.SKIPPED), entries)
+        self._tell(row.position, row.key, packed(outcome))
         return None
 
     # ------------------------------------------------------------------------------------- taking in
@@ -903,9 +1072,8 @@ class ClusterRun:
     async def _tell_of_lost(self) -> None:
         """Say of the rows of a trial, whose batches did not come back, that nobody knows what became of them."""
         for row in list(self._open.values()):
-            outcome = Outcome(state=State.IN_DOUBT, row=row.position, key=row.key, to=row.recipients)
             reason = "The worker that had this row's batch did not say what became of it."
-            await self._settled(row.position, packed(outcome.with_(reason=reason)))
+            await self._settled(row.position, packed(row.outcome(State.IN_DOUBT, reason=reason)))
 
 
 def _cluster_lost() -> BaseException:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from smtp_notebook.frames import Frame, row_key
@@ -19,7 +19,7 @@ from smtp_notebook.rows import Differing, Rows
 from smtp_notebook.standing import ALL, MARK
 from smtp_notebook.template import is_missing, named_cells
 
-__all__ = ["NAME", "Cells", "Grouped", "Groups"]
+__all__ = ["NAME", "Cells", "Grouped", "Groups", "firsts_of", "keys_of", "refuse_unfoldable"]
 
 #: What a group's rows are called in a template.
 NAME = "rows"
@@ -54,6 +54,28 @@ class Groups:
 
     def __repr__(self) -> str:
         return f"<Groups {len(self):,} of {len(self.order):,} rows>"
+
+    def runs(self, rows: int, number: int = 0) -> Iterator[tuple[int, int]]:
+        """Yield runs of groups that follow each other: as many as have at most so many rows, and at least one.
+
+        Each is the number of its first group, and of the one behind its last; *number* is that of the very first.
+        """
+        import numpy as np
+
+        ends = np.append(self.starts[1:], len(self.order))
+        while number < len(self):
+            start = int(self.starts[number])
+            after = max(number + 1, int(np.searchsorted(ends, start + rows, side="right")))
+            yield number, after
+            number = after
+
+    def folded(self, number: int, after: int) -> tuple[Any, Any]:
+        """Return the rows of a run, group by group: their positions, and for each at which place its group's first one is."""
+        import numpy as np
+
+        start, end = int(self.starts[number]), self.bounds(after - 1)[1]
+        starts = self.starts[number:after] - start
+        return self.order[start:end], np.repeat(starts, np.diff(starts, append=end - start))
 
     def bounds(self, number: int) -> tuple[int, int]:
         """Return from where to where the rows of a group lie in *order*."""
@@ -102,24 +124,21 @@ class Grouped:
         frame: The rows.
         columns: Those that hold the same key in all rows of a group. They stand for what the first row has.
         marked: Whether the rows get marks, by which a later run tells which of them are new.
+        groups: Where the rows of each group stand, where that was found out before.
 
     Raises:
-        MergeRefusedError: There is no such column, or one that is called as a group's rows are.
+        MergeRefusedError: As from `refuse_unfoldable`.
     """
 
-    def __init__(self, frame: Frame, columns: Sequence[str], *, marked: bool = True) -> None:
-        for name in columns:
-            if name not in frame.columns:
-                cause = f"There is no column {name!r} to group by; the columns are: {', '.join(map(repr, frame.columns[:20]))}."
-                raise MergeRefusedError(cause, "Name one or several of these: group_by=….")
-        if NAME in frame.columns:
-            cause = f"The frame has a column {NAME!r}, and with group_by= that is the name of a group's rows."
-            raise MergeRefusedError(cause, f"Rename it: df.rename(columns={{{NAME!r}: 'row_count'}}).")
+    def __init__(
+        self, frame: Frame, columns: Sequence[str], *, marked: bool = True, groups: Groups | None = None
+    ) -> None:
+        refuse_unfoldable(frame.columns, columns)
         self.by = tuple(columns)
         self.columns = frame.columns
         self._frame = frame
         self._marked = marked
-        self.groups = Groups(_firsts(frame, self.by))
+        self.groups = groups if groups is not None else Groups(_firsts(frame, self.by))
 
     def __len__(self) -> int:
         """Return how many mails there are."""
@@ -132,24 +151,16 @@ class Grouped:
         """Return the frame's own index: one label per row."""
         return self._frame.labels()
 
-    def numbered(self) -> Iterator[tuple[int, Cells]]:
-        """Yield each group: the position of its first row, and its cells."""
-        import numpy as np
-
-        order, starts = self.groups.order, self.groups.starts
-        ends = np.append(starts[1:], len(order))
-        number = 0
-        while number < len(self):
-            start = int(starts[number])
-            # As many whole groups as fit into a block, and at least one.
-            after = max(number + 1, int(np.searchsorted(ends, start + _BLOCK, side="right")))
-            taken = order[start : ends[after - 1]]
+    def numbered(self, first: int = 0) -> Iterator[tuple[int, Cells]]:
+        """Yield each group, from the one on whose first row is at *first*: the position of that row, and its cells."""
+        groups = self.groups
+        for number, after in groups.runs(_BLOCK, groups.number(first) if first else 0):
+            start, end = int(groups.starts[number]), groups.bounds(after - 1)[1]
+            taken = groups.order[start:end]
             columns, places = self._frame.taken(taken), taken.tolist()
-            for a, b in zip(
-                (starts[number:after] - start).tolist(), (ends[number:after] - start).tolist(), strict=True
-            ):
+            starts = (groups.starts[number:after] - start).tolist()
+            for a, b in zip(starts, [*starts[1:], len(places)], strict=True):
                 yield places[a], self._cells(places[a:b], [column[a:b] for column in columns])
-            number = after
 
     def row(self, position: int) -> Cells:
         """Return the cells of the group that a row of the frame is in; negative counts from the end."""
@@ -188,6 +199,21 @@ class Grouped:
         return ALL + hashlib.blake2b("".join(sorted(found)).encode(), digest_size=8).hexdigest()
 
 
+def refuse_unfoldable(columns: Sequence[str], by: Sequence[str]) -> None:
+    """Refuse to fold the rows of a frame with these columns by some of them.
+
+    Raises:
+        MergeRefusedError: There is no such column, or one that is called as a group's rows are.
+    """
+    for name in by:
+        if name not in columns:
+            cause = f"There is no column {name!r} to group by; the columns are: {', '.join(map(repr, columns[:20]))}."
+            raise MergeRefusedError(cause, "Name one or several of these: group_by=….")
+    if NAME in columns:
+        cause = f"The frame has a column {NAME!r}, and with group_by= that is the name of a group's rows."
+        raise MergeRefusedError(cause, f"Rename it: df.rename(columns={{{NAME!r}: 'row_count'}}).")
+
+
 def _ungrouped(name: str, error: MailError) -> MessageError:
     cause = f"Column {name!r}, by which rows are grouped: {error.cause[0].lower()}{error.cause[1:]}"
     return MessageError(cause, "Fill the cell, or leave the row out.")
@@ -195,28 +221,37 @@ def _ungrouped(name: str, error: MailError) -> MessageError:
 
 def _firsts(frame: Frame, columns: Sequence[str]) -> Any:
     """Return for each row the position of the first row of its group."""
+    return firsts_of(keys_of(frame, columns), len(frame))
+
+
+def firsts_of(keys: Iterable[str | None], count: int = -1) -> Any:
+    """Return for each row the position of the first one that has its key; its own for one that has none.
+
+    *count* says how many there are, where that is known.
+    """
     import numpy as np
 
-    firsts = np.empty(len(frame), dtype=np.int64)
     seen = Roll()  # which goes to disk where there are many
+    firsts = (place if key is None else seen.first(key, place) for place, key in enumerate(keys))
+    return np.fromiter(firsts, dtype=np.int64, count=count)
 
-    known: dict[Any, int] = {}
-    for position, cells in enumerate(frame.some(columns)):
+
+def keys_of(frame: Frame, columns: Sequence[str]) -> Iterator[str | None]:
+    """Yield by what each row is grouped; None for one that is a group by itself, because a cell of it cannot be a key."""
+    known: dict[Any, str | None] = {}
+    for cells in frame.some(columns):
         # By the types too: 1 and True are equal.
         look = (cells, *map(type, cells))
         try:
-            first = known.get(look)
+            fresh = look not in known
         except TypeError:  # a cell that cannot be remembered, such as a list
-            look, first = (), None
-        if first is None:
-            text = _key(columns, cells)
-            first = position if text is None else seen.first(text, position)
-            if text is not None and look:  # two rows without a key are no group
-                if len(known) >= _REMEMBERED:
-                    known.clear()
-                known[look] = first
-        firsts[position] = first
-    return firsts
+            yield _key(columns, cells)
+            continue
+        if fresh:
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            known[look] = _key(columns, cells)
+        yield known[look]
 
 
 def _key(columns: Sequence[str], cells: tuple[Any, ...]) -> str | None:

@@ -7,21 +7,34 @@ the digest of its mail. The mail itself stays where it was printed, or is printe
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, NamedTuple
 
 from smtp_notebook.connection import Connection
 from smtp_notebook.frames import Frame
-from smtp_notebook.outcome import MergeRefusedError, MessageError, Tuning
+from smtp_notebook.groups import Grouped, Groups
+from smtp_notebook.outcome import MailError, MergeRefusedError, MessageError, Tuning
 from smtp_notebook.places import DatabaseURL
 from smtp_notebook.press import Begun, Printed
 from smtp_notebook.roll import Due
 from smtp_notebook.standing import Known
 from smtp_notebook.template import Template
 
-__all__ = ["Batch", "Came", "Judged", "Mailing", "Part", "RemotePress", "Sealed", "Shifted", "Told", "sealed"]
+__all__ = [
+    "Batch",
+    "Came",
+    "Judged",
+    "Mailing",
+    "Part",
+    "Piece",
+    "Placed",
+    "RemotePress",
+    "Sealed",
+    "Told",
+    "rowed",
+    "sealed",
+]
 
 #: A row's position, and how it stands as `records.packed` has that.
 Told = tuple[int, tuple[Any, ...]]
@@ -43,6 +56,8 @@ class Mailing:
         journal: Where claims, intents and answers are written; None for a mailing that counts for nobody.
         earlier: Whether the campaign has rows of earlier runs.
         kept: How many octets of printed mails a worker keeps of each part.
+        by: The columns by which rows are folded into mails; () for a mail per row.
+        marked: Whether the rows of a mail get marks, as in `groups.Grouped`.
     """
 
     id: str
@@ -56,6 +71,8 @@ class Mailing:
     journal: DatabaseURL | None = None
     earlier: bool = False
     kept: int = 0
+    by: tuple[str, ...] = ()
+    marked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +139,8 @@ class Judged(NamedTuple):
         printed: Its mail, without the text; None where the campaign had it already, or it has a problem.
         problem: Cause and fix, where it cannot be sent.
         findings: What is odd about it, where it is the first of its kind.
+        made_of: Of which rows the mail of a group is made, as `groups.Cells` has that; None for a row of its own.
+        fault: Cause and fix, where there can be no mail of the group.
     """
 
     cells: dict[str, Any]
@@ -130,6 +149,28 @@ class Judged(NamedTuple):
     printed: Printed | None = None
     problem: tuple[str, str] | None = None
     findings: tuple[str, ...] = ()
+    made_of: str | None = None
+    fault: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The rows of a part whose groups are whole, those of one group together.
+
+    Attributes:
+        rows: The rows, as a `frames.Frame` takes them.
+        firsts: For each row the place of the first row of its group, an array.
+    """
+
+    rows: Any
+    firsts: Any
+
+
+def rowed(data: Any, by: Sequence[str], *, marked: bool) -> Frame | Grouped:
+    """Return the rows of a part as a merge reads them; those of a `Piece` are folded as whoever made it found."""
+    if not isinstance(data, Piece):
+        return Frame(data)
+    return Grouped(Frame(data.rows), by, marked=marked, groups=Groups(data.firsts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +183,7 @@ class Part:
         mails: What was printed, by place in the part, as far as it was kept.
     """
 
-    frame: Frame
+    frame: Frame | Grouped
     judged: tuple[Judged, ...]
     mails: Mapping[int, Printed]
 
@@ -154,8 +195,8 @@ class Batch:
     Attributes:
         number: Within its run.
         run: The number of the run whose campaign it is; 0 for none.
-        offset: The position of the part's first row.
         rows: Those that are due.
+        places: Where each of them stands in the part, by its position: a group where its first row does.
         partly: What earlier tries made of rows that some recipients have.
         tried: How often a row was tried in this merge, where it was.
         connections: How many the worker may have open.
@@ -164,8 +205,8 @@ class Batch:
 
     number: int
     run: int
-    offset: int
     rows: tuple[Due, ...]
+    places: Mapping[int, int]
     partly: Mapping[int, Known] = field(default_factory=dict)
     tried: Mapping[int, int] = field(default_factory=dict)
     connections: int = 1
@@ -196,15 +237,20 @@ class Came:
 
 
 class _Cells(dict[str, Any]):
-    """The cells of a row, with what a worker found of it."""
+    """The cells of a row, with what a worker found of it; those of a group as `groups.Cells`."""
 
     judged: Judged
+    made_of: str
+    fault: MailError | None
 
 
 def cells_of(judged: Judged) -> dict[str, Any]:
     """Return what a `preflight.Preflight` with a `RemotePress` is given for a row."""
     cells = _Cells(judged.cells)
     cells.judged = judged
+    if judged.made_of is not None:
+        cells.made_of = judged.made_of
+        cells.fault = None if judged.fault is None else MessageError(*judged.fault)
     return cells
 
 
@@ -264,32 +310,35 @@ def _good(cells: Mapping[str, Any]) -> Judged:
     return judged
 
 
-class Shifted:
-    """A part of a frame whose rows have their positions in the whole; satisfies `preflight.Rowed`.
+class Placed:
+    """The rows of a part that are in a batch, at their positions in the whole; satisfies `preflight.Rowed`.
 
     Args:
         frame: The part.
-        offset: The position of its first row.
-        first: At which position reading begins.
+        places: Where each of them stands in the part, by its position.
     """
 
-    def __init__(self, frame: Frame, offset: int, first: int) -> None:
+    def __init__(self, frame: Frame | Grouped, places: Mapping[int, int]) -> None:
         self._frame = frame
-        self._offset = offset
-        self._first = first
+        self._places = places
         self.columns = frame.columns
 
     def __len__(self) -> int:
-        return len(self._frame)
+        return len(self._places)
 
     def numbered(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield each row from the first one on, with its position."""
-        rows = islice(self._frame.rows(), self._first - self._offset, None)
-        return enumerate(rows, self._first)
+        """Yield each row, with its position."""
+        positions = {place: position for position, place in self._places.items()}
+        last = max(positions, default=-1)
+        for place, cells in self._frame.numbered(min(positions, default=0)):
+            if place in positions:
+                yield positions[place], cells
+            if place >= last:
+                return
 
     def row(self, position: int) -> dict[str, Any]:
         """Return one row by its position."""
-        return self._frame.row(position - self._offset)
+        return self._frame.row(self._places[position])
 
 
 def without_text(printed: Printed) -> Printed:

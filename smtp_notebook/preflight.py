@@ -341,7 +341,7 @@ class Preflight:
         *each* is called before each row; what it raises ends the check.
         """
         self.total = len(frame)
-        self._folded = hasattr(frame, "groups")
+        self._folded = getattr(frame, "groups", None) is not None
         self._now = times.NOW()
         waiting: deque[_Waiting] = deque()
         try:

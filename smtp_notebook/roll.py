@@ -64,6 +64,14 @@ class Due(NamedTuple):
     variant: str = ""
     made_of: str = ""
 
+    def outcome(self, state: State, **more: Any) -> Outcome:
+        """Return an Outcome of this row, which was not tried."""
+        rows, _, marks = self.made_of.partition(" ")
+        return Outcome(
+            state=state, key=self.key, row=self.position, to=self.recipients, message_id=self.message_id,
+            warnings=self.warnings, variant=self.variant, rows=int(rows or 1), marks=marks, **more,
+        )  # fmt: skip
+
 
 def _due(found: Sequence[Any]) -> Due:
     position, key, digest, record, seq, expires, message_id, to, warnings, *made = found

@@ -11,23 +11,46 @@ its station.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import platform
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from smtp_notebook import _sync
 from smtp_notebook import merge as merges
 from smtp_notebook.connection import ASKED as ASKED_BY_DEFAULT
 from smtp_notebook.frames import Frame, address_key, row_key
+from smtp_notebook.groups import Cells, Grouped, keys_of
 from smtp_notebook.journal import Journal
 from smtp_notebook.ledger import Ledger, PassingJournal
 from smtp_notebook.merge import Run
-from smtp_notebook.outcome import JournalError, MailError, Outcome, SecretError, State, Tuning
+from smtp_notebook.outcome import (
+    JournalError,
+    MailError,
+    MergeRefusedError,
+    Outcome,
+    SecretError,
+    State,
+    Tuning,
+)
 from smtp_notebook.pace import Granted, Pace
-from smtp_notebook.parcels import Batch, Came, Judged, Mailing, Part, Sealed, Shifted, Told, without_text
+from smtp_notebook.parcels import (
+    Batch,
+    Came,
+    Judged,
+    Mailing,
+    Part,
+    Piece,
+    Placed,
+    Sealed,
+    Told,
+    rowed,
+    without_text,
+)
 from smtp_notebook.preflight import Feed, Planned, Preflight
 from smtp_notebook.press import Press, Printed
 from smtp_notebook.rate import Limiter, parse_rates
@@ -38,7 +61,7 @@ from smtp_notebook.standing import Known
 from smtp_notebook.times import called
 from smtp_notebook.transport import SmtpTransport
 
-__all__ = ["ASKED", "check", "close", "opened", "send", "told_of"]
+__all__ = ["ASKED", "check", "close", "dealt", "joined", "keyed", "opened", "send", "told_of"]
 
 #: How often a worker asks whether the merge is to stop, in seconds.
 LOOK_SECONDS = 0.5
@@ -66,6 +89,36 @@ def opened(piece: Sealed) -> Any:
     return piece.opened()
 
 
+def keyed(data: Any, by: Sequence[str]) -> tuple[list[str | None], bytes]:
+    """Return by what each row of a partition is grouped, as `groups.keys_of` has that, and a digest of it all."""
+    keys = list(keys_of(Frame(data), by))
+    return keys, hashlib.blake2b(repr(keys).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def dealt(data: Any, by: Sequence[str], digest: bytes, places: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the rows of a partition, shared out among parts: those at some places, for each of them.
+
+    Raises:
+        MergeRefusedError: It was read again, after its worker was lost, and has other rows, or has them in another order.
+    """
+    if keyed(data, by)[1] != digest:
+        cause = "A worker was lost, and what it had of the Dask DataFrame came out otherwise when it was made again."
+        raise MergeRefusedError(
+            cause, "Save it (df.to_parquet(…)), merge what that reads, and run the cell again."
+        )
+    frame = Frame(data)
+    return tuple(frame.picked(each) for each in places)
+
+
+def joined(found: Sequence[Any], order: Any, firsts: Any) -> Piece:
+    """Return rows that were shared out as one part, in this order."""
+    from dask.dataframe.dispatch import concat
+
+    concatenated: Any = concat
+    rows = found[0] if len(found) == 1 else concatenated(list(found))
+    return Piece(Frame(rows).picked(order), firsts)
+
+
 def check(mailing: Sealed, data: Any) -> Part:
     """Print the rows of a part of a frame.
 
@@ -73,7 +126,7 @@ def check(mailing: Sealed, data: Any) -> Part:
         MailError: No row of the merge can be sent by this worker: its secret, its journal or its version.
     """
     with _at_work(mailing) as station:
-        return station.check(Frame(data))
+        return station.check(data)
 
 
 def told_of(part: Part) -> tuple[Judged, ...]:
@@ -187,33 +240,36 @@ class _Station:
 
     # -------------------------------------------------------------------------------------- checking
 
-    def check(self, frame: Frame) -> Part:
-        had = self._had(frame)
+    def check(self, data: Any) -> Part:
+        frame = rowed(data, self._mailing.by, marked=self._mailing.marked)
         judged: list[Judged] = []
         mails: dict[int, Printed] = {}
         room = self._mailing.kept
-        for place, cells in frame.numbered():
-            found = self._judged(cells, had)
-            if found.printed is not None:
-                if found.printed.size <= room:
-                    room -= found.printed.size
-                    mails[place] = found.printed
-                found = found._replace(printed=without_text(found.printed))
-            judged.append(found)
+        for place, found in self._each_judged(frame):
+            if found.printed is not None and found.printed.size <= room:
+                room -= found.printed.size
+                mails[place] = found.printed
+            judged.append(found._replace(printed=found.printed and without_text(found.printed)))
         return Part(frame, tuple(judged), mails)
 
-    def _had(self, frame: Frame) -> frozenset[str]:
+    def _each_judged(self, frame: Frame | Grouped) -> Iterator[tuple[int, Judged]]:
+        """Yield what is found of each row, with its place; the journal is asked of some hundred at once."""
+        rows = frame.numbered()
+        while some := list(islice(rows, _ASKED_AT_ONCE)):
+            had = self._had([cells for _, cells in some])
+            for place, cells in some:
+                found = self._judged(cells, had)
+                yield place, found if not isinstance(cells, Cells) else found._replace(made_of=cells.made_of)
+
+    def _had(self, rows: Sequence[dict[str, Any]]) -> frozenset[str]:
         """Return the keys whose rows the campaign has already, so that nothing is made for them."""
         if not self._mailing.earlier or self._journal is None:
             return frozenset()
         keys = []
-        for cells in frame.rows():
+        for cells in rows:
             with contextlib.suppress(MailError):  # told of when the row is judged
                 keys.append(self._key(cells))
-        had: set[str] = set()
-        for start in range(0, len(keys), _ASKED_AT_ONCE):
-            had |= self._journal.gone(self._mailing.campaign, keys[start : start + _ASKED_AT_ONCE])
-        return frozenset(had)
+        return frozenset(self._journal.gone(self._mailing.campaign, keys))
 
     def _key(self, cells: dict[str, Any]) -> str:
         if self._mailing.key:
@@ -223,6 +279,9 @@ class _Station:
     def _judged(self, cells: dict[str, Any], had: frozenset[str]) -> Judged:
         shown: dict[str, Any] = {}
         people: tuple[str, ...] = ()
+        if isinstance(cells, Cells) and (fault := cells.fault) is not None:
+            shown = {name: cells.get(name) for name, of in self._mailing.shown.items() if of is None}
+            return Judged(shown, fault=(fault.cause, fault.fix))
         try:
             for name, of in self._mailing.shown.items():
                 shown[name] = cells.get(name) if of is None else called(name.removesuffix("()"), of, cells)
@@ -279,7 +338,7 @@ class _Station:
         connection = self._mailing.connection
         check = Preflight(self._press, connection, Roll(), variants=self._presses)
         for row in rows:
-            place = row.position - batch.offset
+            place = batch.places[row.position]
             check.roll.add_due(
                 row.position,
                 row.key,
@@ -299,7 +358,7 @@ class _Station:
         pacing.want(len(row.recipients) for row in rows)
         limiter = self._limiter or pacing.granted
         feed = _Feed(
-            Shifted(part.frame, batch.offset, rows[0].position),
+            Placed(part.frame, {row.position: batch.places[row.position] for row in rows}),
             check,
             _Claims(ledger, pacing),
             divert=self._mailing.divert,
@@ -395,9 +454,7 @@ class _Sending:
                 continue
             known = records[row.record]
             if known is None:
-                outcome = Outcome(
-                    state=State.IN_DOUBT, row=row.position, key=row.key, to=row.recipients, reason=_LOST, fix=_LOST_FIX
-                )  # fmt: skip
+                outcome = row.outcome(State.IN_DOUBT, reason=_LOST, fix=_LOST_FIX)
             else:
                 outcome = known.outcome.with_(row=row.position)
             told = (row.position, packed(outcome))
