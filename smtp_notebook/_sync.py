@@ -183,21 +183,23 @@ def _wait(future: Future[Any], back: _Back, seconds: float) -> None:
         back.serve(_POLL)
 
 
-async def ticking(work: Awaitable[T]) -> T:
-    """Await *work* while waking the loop five times a second.
+async def ticking(work: Awaitable[T], each: Callable[[], object] | None = None) -> T:
+    """Await *work* while waking the loop five times a second, and calling *each* then.
 
     An interrupt reaches a cell that awaits only when the kernel's loop next wakes.
     """
-    ticker = asyncio.ensure_future(_tick())
+    ticker = asyncio.ensure_future(_tick(each))
     try:
         return await work
     finally:
         ticker.cancel()
 
 
-async def _tick() -> None:
-    while True:  # noqa: ASYNC110 - nothing is waited for: waking is the point
+async def _tick(each: Callable[[], object] | None) -> None:
+    while True:
         await asyncio.sleep(_TICK)
+        if each is not None:
+            each()
 
 
 class Turn:

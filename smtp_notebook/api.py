@@ -15,6 +15,7 @@ import json
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextvars import ContextVar
@@ -489,6 +490,7 @@ class Merge:
     _ready: _Ready | None = None
     _tried: int = 0
     _tuning: Tuning | None = None
+    _line: _Line | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -569,6 +571,8 @@ class Merge:
         self.roll.close_round()
         self._ready = self._ready or self._asked
         self._release()
+        if isinstance(self.frame, Spread):
+            self.frame.rest()
         if self.options.progress:
             print(f"{_waiting_text(self.roll)} An interrupt ends the waiting.")  # noqa: T201 - nothing else would say so
         return merges.Wait(until)
@@ -682,6 +686,15 @@ class Merge:
             next_at=times.from_seconds(first) if count else None,
             tuning=self._tuning,
         )
+
+    def show_after(self, checking: _Checking) -> None:
+        """Have its progress be shown where that of its check was."""
+        self._line = checking.line
+
+    def taken_line(self) -> _Line | None:
+        """Return where its progress is to be shown; once."""
+        line, self._line = self._line, None
+        return line
 
     def _release(self) -> None:
         """Give the campaign back to others."""
@@ -809,9 +822,12 @@ class _Ready:
             suppressions=self.suppressions,
             notes=self.order.notes,
         )
+        each = self.order.watch if turn is None else self._taking_turns
+        if spread is not None and each is not None:
+            spread.waits = functools.partial(_held_up, check, each)
         try:
             with turn or contextlib.nullcontext():
-                check.check(self.frame, limit, each=self.order.watch if turn is None else self._taking_turns)
+                check.check(self.frame, limit, each=each)
         except BaseException:
             if spread is not None:
                 spread.close()
@@ -863,6 +879,11 @@ class _Ready:
         return times.Moments(
             send_at or options.send_at, expires or options.expires, columns or self.frame.columns
         )
+
+
+def _held_up(check: Preflight, watch: Watch, why: str) -> None:
+    check.held_up = why
+    watch(check)
 
 
 def prepare(order: Order) -> Merge:
@@ -1249,8 +1270,18 @@ def mail_merge(
         changed=changed, on_problem=on_problem, journal=journal, on_outcome=on_outcome, progress=progress,
         send_at=send_at, expires=expires, wait=wait,
     )  # fmt: skip
-    with prepare(Order.of(df, template, options, fields)) as merge:
+    with _prepared(Order.of(df, template, options, fields)) as merge:
         return carry_out(merge)
+
+
+def _prepared(order: Order) -> Merge:
+    """Prepare a merge, and show how far its check is."""
+    if not order.options.progress:
+        return prepare(order)
+    with _Checking() as bar:
+        merge = prepare(dataclasses.replace(order, watch=bar.look))
+    merge.show_after(bar)
+    return merge
 
 
 def carry_out(
@@ -1279,7 +1310,7 @@ def carry_out(
                 if begun is not None:
                     begun(run)
                 try:
-                    _sync.run(run.send, stop=run.stop, between=between)
+                    _sync.run(run.send, stop=run.stop, between=functools.partial(bar.tick, run, between))
                 except BaseException:
                     show(merge.finished(run))
                     raise
@@ -1299,13 +1330,13 @@ def carry_out(
 async def amail_merge(df: Any, template: Template | str | Path, **options: Any) -> Report:
     """Do what `mail_merge` does, awaited, with the same arguments; rendering happens on this loop."""
     chosen, fields = Options.split(options)
-    with prepare(Order.of(df, template, chosen, fields)) as merge:
+    with _prepared(Order.of(df, template, chosen, fields)) as merge:
         while True:
             if (report := merge.early()) is None:
                 with _Progress(merge) as bar:
                     run = merge.run(bar.step)
                     try:
-                        await _sync.ticking(run.send(_sync.Inline()))
+                        await _sync.ticking(run.send(_sync.Inline()), functools.partial(bar.tick, run))
                     except BaseException:
                         SHOWN.get()(merge.finished(run))
                         raise
@@ -1372,18 +1403,44 @@ SHOWN: ContextVar[Callable[[Report], object]] = ContextVar("SHOWN", default=_sho
 PROGRESS_DELAY = 1.0
 
 
+class _Checking:
+    """A bar that tells how many rows have been checked."""
+
+    def __init__(self) -> None:
+        self._bar = _Bar("row", said="checked")
+        self._check: Preflight | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._check is not None:
+            self.look(self._check)
+        self._bar.close()
+
+    @property
+    def line(self) -> _Line:
+        """Where it was shown, if it was."""
+        return self._bar.line
+
+    def look(self, check: Preflight) -> None:
+        """Look at a check before its next row, or while that is waited for."""
+        self._check = check
+        self._bar.reach(check.problems + check.due + check.settled, check.total, check.held_up)
+
+
 class _Progress:
     """What is told while a merge runs: the roll, and a bar with rate, failures and what remains.
 
-    One line of it stays, in a saved notebook too: a widget would be dead there.
+    One line of it stays, in a saved notebook too: a widget would be dead there. It is written where the check was told of.
     """
 
     def __init__(self, merge: Merge) -> None:
         self._put = merge.roll.put
         self._failures = 0
-        self._bar: Any = None
+        self._bar: _Bar | None = None
         if merge.options.progress:
-            self._bar = progress_bar("mail", merge.roll.count_due())
+            self._bar = _Bar("mail", merge.roll.count_due(), line=merge.taken_line())
 
     def __enter__(self) -> Self:
         return self
@@ -1395,18 +1452,80 @@ class _Progress:
     def step(self, _: str, position: int | None, columns: tuple[Any, ...]) -> None:
         self._put(position, columns)
         if self._bar is not None:
-            if columns[0] in FAILURES:
-                self._failures += 1
-                self._bar.set_postfix(failures=self._failures, refresh=False)
-            self._bar.update()
+            self._failures += columns[0] in FAILURES
+            self._bar.step(f"failures={self._failures}" if self._failures else "")
+
+    def tick(self, run: Sending, then: Callable[[], object] | None = None) -> None:
+        """Show that time goes by although no row is done, and why nothing is sent; then call *then*."""
+        if self._bar is not None:
+            self._bar.tick(run.held_up)
+        if then is not None:
+            then()
 
 
-def progress_bar(unit: str, total: int | None = None) -> Any:
-    """Return tqdm's bar, which shows itself after `PROGRESS_DELAY`; in a kernel as one line that stays."""
+#: A bar shows about so often that time goes by, in seconds.
+_TICK_SECONDS = 1.0
+
+
+class _Bar:
+    """A bar of tqdm that knows why it stands still. From any thread."""
+
+    def __init__(
+        self, unit: str, total: int | None = None, *, said: str = "", line: _Line | None = None
+    ) -> None:
+        #: Where it is shown, in a kernel.
+        self.line = line or _Line()
+        self._bar = progress_bar(unit, total, said=said, line=self.line)
+        self._began = self._shown = time.monotonic()
+        self._lock = threading.Lock()
+        self._words = self._held_up = ""
+
+    def close(self) -> None:
+        self._say("")
+        self._bar.close()
+
+    def step(self, words: str = "") -> None:
+        """Go on by one; *words* stand behind it."""
+        self._words = words
+        self._say(self._held_up)
+        self._bar.update()
+
+    def reach(self, count: int, total: int, held_up: str) -> None:
+        """Go on to *count* of *total*; 0 for an unknown one."""
+        self._bar.total = total or None
+        if count > self._bar.n:
+            self._bar.update(count - self._bar.n)
+        self.tick(held_up)
+
+    def tick(self, held_up: str) -> None:
+        """Show it again, where that was not done for a second, or something else holds it up."""
+        with self._lock:
+            now = time.monotonic()
+            other = held_up != self._held_up
+            if now - self._began < PROGRESS_DELAY or not (other or now - self._shown >= _TICK_SECONDS):
+                return
+            self._shown = now
+        self._say(held_up)
+        self._bar.refresh()
+
+    def _say(self, held_up: str) -> None:
+        self._held_up = held_up
+        self._bar.set_postfix_str(", ".join(filter(None, [self._words, held_up])), refresh=False)
+
+
+def progress_bar(unit: str, total: int | None = None, *, said: str = "", line: _Line | None = None) -> Any:
+    """Return tqdm's bar, which shows itself after `PROGRESS_DELAY`; in a kernel as one line that stays.
+
+    Args:
+        unit: What is counted.
+        total: How many there are; None where that is unknown.
+        said: What stands before it.
+        line: A line to write over.
+    """
     from tqdm import tqdm
 
-    look = {} if _kernel() is None else {"file": _Line(), "ascii": False, "ncols": 100, "mininterval": 0.5}
-    return tqdm(total=total, unit=unit, delay=PROGRESS_DELAY, **look)
+    look = {"file": line or _Line(), "ascii": False, "ncols": 80, "mininterval": 0.5} if _kernel() else {}
+    return tqdm(total=total, unit=unit, desc=said or None, delay=PROGRESS_DELAY, **look)
 
 
 def _kernel() -> Any:

@@ -220,9 +220,8 @@ class _Rows:
     printed again must be the same, and no second run would give that. Rows with the same cells share a run.
     """
 
-    def __init__(self, order: _Order, *, progress: bool) -> None:
+    def __init__(self, order: _Order) -> None:
         self._order = order
-        self._bar = api.progress_bar(" runs") if progress else None
         self._declared = next(
             (str(c.source) for c in order.book.node.cells if "parameters" in (c.metadata.get("tags") or ())),
             "",
@@ -235,8 +234,6 @@ class _Rows:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
         self._table.close()
 
     def shown(self, row: Mapping[str, Any]) -> Fragment:
@@ -271,14 +268,12 @@ class _Rows:
         except MailError as error:
             made = (error.cause, error.fix)
         self._table.execute("INSERT INTO made VALUES (?, ?)", (key, pickle.dumps(made)))
-        if self._bar is not None:
-            self._bar.update()
         return made
 
 
 def _merged(order: _Order, df: Any, options: Mapping[str, Any], fields: dict[str, Any]) -> Report:
     """Send one notebook per row."""
-    with _Rows(order, progress=bool(options.get("progress", True))) as rows:
+    with _Rows(order) as rows:
         # No frame has columns of these names, and a row's columns win over values.
         values = {"__notebook__": rows.shown, "__title__": rows.title, "__file__": rows.file}
         # The marks say that braces may arrive, which code is full of, and make another notebook another template.

@@ -13,16 +13,18 @@ import bisect
 import contextlib
 import functools
 import heapq
+import importlib
 import operator
 import secrets
 import statistics
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smtp_notebook import merge as merges
-from smtp_notebook import workers
+from smtp_notebook import times, workers
 from smtp_notebook._sync import GRACE, Caller, CallInterruptedError
 from smtp_notebook.charts import loaded
 from smtp_notebook.frames import ADDRESS_COLUMNS, Frame
@@ -30,7 +32,17 @@ from smtp_notebook.groups import Grouped, Groups, firsts_of, refuse_unfoldable
 from smtp_notebook.ledger import Ledger
 from smtp_notebook.merge import insist
 from smtp_notebook.outcome import MailError, MergeRefusedError, Outcome, State, Tuning
-from smtp_notebook.parcels import Batch, Came, Judged, Mailing, Piece, cells_of, sealed
+from smtp_notebook.parcels import (
+    Batch,
+    Came,
+    Judged,
+    Mailing,
+    Piece,
+    another_version,
+    cells_of,
+    sealed,
+    version,
+)
 from smtp_notebook.preflight import Preflight, all_suppressed, spared, with_left_out
 from smtp_notebook.rate import parse_rates
 from smtp_notebook.records import packed, unpacked
@@ -52,21 +64,31 @@ _LEAST_PART = 25
 _MOST_SHARES = 50_000
 #: How many octets of printed mails the workers keep between check and send, each; others are printed again.
 KEPT_BYTES = 256 * 2**20
-#: A batch lasts about so long, in seconds, and has so many rows at least and at most.
+#: A batch lasts about so long, in seconds, and has so many rows at least and at most: few where a rate has them wait, since
+#: nothing is told of a row before its batch is done.
 BATCH_SECONDS = 2.0
-_BATCH_ROWS = (10, 500)
+_BATCH_ROWS = (2, 500)
 _FIRST_BATCH = 50
 #: The first batch goes alone, with so many rows: what is wrong with all of them (a password, a sender who is blocked) is met
 #: by one worker, and not by each.
 _PILOT_ROWS = 10
 #: How often it is looked whether the journal is still held, and how many workers there are, in seconds.
 _LOOK_SECONDS = 2.0
+#: How often it is said how a check stands that waits for workers, in seconds.
+_TELL_SECONDS = 0.25
 #: How long a cluster may be without workers, in seconds: those that died may be started anew.
 ALONE_SECONDS = 60.0
 #: A batch that was lost so often is given up.
 _LOSSES = 5
 #: How long batches have to end that were asked to, in seconds: each looks twice a second, and has what an interrupt has.
 _STOP_SECONDS = GRACE + 2.0
+
+#: What is said of rows of which nothing is known.
+_LOST = "The worker that had this row's batch did not say what became of it."
+_UNREAD = "It was handed out, and the journal, which knows what became of it, cannot be read."
+_UNREAD_FIX = "Run the cell again when it can: that sends the row if it did not go."
+#: What is said beside the progress while there are none.
+NO_WORKERS = "no workers"
 
 _WENT = frozenset({State.SENT.value, State.PARTIAL.value})
 
@@ -84,19 +106,45 @@ def is_connected(client: Any) -> bool:
     return getattr(client, "status", "") == "running"
 
 
-def there(client: Any) -> int:
-    """Return how many workers there are.
+def there(client: Any) -> Sequence[str]:
+    """Return the addresses of the workers that there are.
 
     Raises:
         MergeRefusedError: The client has no scheduler any more.
     """
     try:
-        return len(client.nthreads())
+        return list(client.nthreads())
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told of
         if is_connected(client):
             raise explained(error) from None
         # What it raises then depends on how far it is closed.
         raise _lost("The cluster's client was closed, or lost its scheduler") from None
+
+
+def refuse_strangers(client: Any) -> None:
+    """Refuse workers that lack this package, or have another version of it; it is loaded there.
+
+    Raises:
+        MergeRefusedError: There are such.
+    """
+    ask = functools.partial(client.run, on_error="return")
+    loaded: dict[str, Any] = {}
+    versions: dict[str, Any] = {}
+    with contextlib.suppress(Exception):  # a cluster that is lost is told of by what follows
+        loaded = ask(importlib.import_module, workers.__name__)
+        versions = ask(metadata.version, "smtp_notebook") if version() else {}
+    for where, found in loaded.items():
+        if isinstance(found, ImportError):
+            raise _lacking(where, found)
+    for where, found in versions.items():
+        if isinstance(found, str) and found != version():
+            raise another_version(where, found, version())
+
+
+def _lacking(worker: str, error: ImportError) -> MailError:
+    said = " ".join(str(error).split())[:200].rstrip(".")
+    fix = f'Install it there in the same version: pip install "smtp_notebook[cluster]=={version()}".'
+    return MergeRefusedError(f"The worker {worker} cannot load smtp_notebook: {said}.", fix)
 
 
 def is_dask(df: object) -> bool:
@@ -129,9 +177,12 @@ class Spread:
 
     Attributes:
         groups: Where the rows of each mail stand, where several are one; of a Dask DataFrame once `begin` was called.
+        waits: Called some times a second while rows are waited for, with what holds them up, or ""; what it raises ends
+            the waiting.
 
     Raises:
-        MergeRefusedError: The cluster has no workers, or the client is one for coroutines; or the rows cannot be folded.
+        MergeRefusedError: The cluster has no workers or is not connected to, the client is one for coroutines, or the rows
+            cannot be folded.
     """
 
     def __init__(self, df: Any, client: Any, *, by: Sequence[str] = (), marked: bool = False) -> None:
@@ -140,7 +191,7 @@ class Spread:
                 "The cluster's client was made with asynchronous=True.", "Make one without: Client(address)."
             )
         self.client = client
-        found = client.nthreads()
+        found = there(client)
         self.workers = len(found)
         self.first = next(iter(found), None)
         if not self.workers:
@@ -148,6 +199,7 @@ class Spread:
                 "The cluster has no workers at this moment.",
                 "Start some, or wait: client.wait_for_workers(2).",
             )
+        refuse_strangers(client)
         self._dask = df if is_dask(df) else None
         self._frame = None if self._dask is not None else Frame(df)
         self.columns: list[str] = (
@@ -161,6 +213,7 @@ class Spread:
         elif self.by:
             refuse_unfoldable(self.columns, self.by)
         self.mailing: Mailing | None = None
+        self.waits: Callable[[str], object] | None = None
         self._shared: Any = None
         self._data: list[Any] = []
         self.parts: list[Any] = []
@@ -200,6 +253,7 @@ class Spread:
             raise
 
     def _begin(self, mailing: Mailing) -> None:
+        self._everywhere(workers.leave_interrupts)
         self._cut()
         room = KEPT_BYTES * self.workers // max(1, len(self._data))
         mailing = replace(mailing, kept=room, by=self.by, marked=self.marked)
@@ -317,12 +371,16 @@ class Spread:
 
     def _result(self, future: Any) -> Any:
         """Wait for a task; say in a sentence what a person can do about one that failed for the cluster's sake."""
-        alone = 0.0
+        alone, rounds = 0.0, 0
         while True:
             try:
-                error = future.exception(timeout=_LOOK_SECONDS)
+                error = future.exception(timeout=_TELL_SECONDS)
             except TimeoutError:
-                alone = 0.0 if there(self.client) else alone + _LOOK_SECONDS
+                rounds += 1
+                if not rounds % round(_LOOK_SECONDS / _TELL_SECONDS):
+                    alone = 0.0 if there(self.client) else alone + _LOOK_SECONDS
+                if self.waits is not None:
+                    self.waits(NO_WORKERS if alone else "")
                 if alone < ALONE_SECONDS:
                     continue
                 error = nobody_works()
@@ -381,9 +439,19 @@ class Spread:
             for future in futures:
                 # A traceback that somebody keeps would keep the rows in the cluster, too.
                 future.release()
-        if mailing is not None and is_connected(self.client):
+        if mailing is not None:
+            self._everywhere(workers.close, mailing.id)
+
+    def rest(self) -> None:
+        """Close the workers' connections to the server: the next mail is far away."""
+        if self.mailing is not None:
+            self._everywhere(workers.rest, self.mailing.id)
+
+    def _everywhere(self, function: Callable[..., object], *given: object) -> None:
+        """Have each worker that can be asked do something that is no task."""
+        if is_connected(self.client):
             with contextlib.suppress(Exception):
-                self.client.run(workers.close, mailing.id, on_error="ignore")
+                self.client.run(function, *given, on_error="ignore")
 
 
 class _Dealt(NamedTuple):
@@ -489,6 +557,8 @@ def nobody_works() -> MailError:
 def explained(error: BaseException) -> BaseException:
     """Return what is raised for a task that failed: what the task raised, or a sentence on the cluster."""
     name = type(error).__name__
+    if isinstance(error, ImportError) and (error.name or "").split(".")[0] == "smtp_notebook":
+        return _lacking("that joined", error)
     if isinstance(error, MailError) or not type(error).__module__.startswith(
         ("distributed", "dask", "asyncio")
     ):
@@ -584,6 +654,7 @@ class ClusterRun:
         assert spread.mailing is not None
         self.stopped = ""
         self.unreachable = False
+        self.held_up = ""
         self._spread = spread
         self._mailing = spread.mailing
         self._client = spread.client
@@ -610,6 +681,7 @@ class ClusterRun:
         #: The most workers that there were; those that died may come back, and find their share.
         self._workers = spread.workers
         self._share = 0
+        self._ahead = 0.0
         #: What each worker's connections came to, by its name.
         self._tuned: dict[str, Tuning] = {}
         self._began = merges.CLOCK()
@@ -678,10 +750,13 @@ class ClusterRun:
         return await self._loop.run_in_executor(None, work)
 
     def _open_pace(self) -> None:
-        """Write down how fast may be sent, for all workers, from what went before."""
+        """See what time it is, and write down how fast may be sent, for all workers, from what went before."""
+        if self._journal is None:
+            return
+        self._ahead = self._journal.ahead(times.NOW)
         connection = self._mailing.connection
         rates = parse_rates(connection.rate)
-        if not rates or self._journal is None:
+        if not rates:
             return
         longest = max(rate.seconds for rate in rates)
         self._journal.pace(connection, rates).open(self._journal.past(connection.scope, longest))
@@ -694,8 +769,9 @@ class ClusterRun:
             try:
                 if self._ledger is not None:
                     await self._elsewhere(self._ledger.hold_on)
-                count = await self._elsewhere(functools.partial(there, self._client))
+                count = len(await self._elsewhere(functools.partial(there, self._client)))
                 seen = merges.CLOCK() if count else seen
+                self.held_up = "" if count else NO_WORKERS
                 self._workers = max(self._workers, count)
             except Exception as error:  # noqa: BLE001 - raised by send()
                 self._fail(explained(error))
@@ -836,6 +912,7 @@ class ClusterRun:
             tried={row.position: self._tried[row.position] for row in rows if row.position in self._tried},
             connections=self._share,
             keep=not crowded,
+            ahead=self._ahead,
         )
         self._open.update((row.position, row) for row in rows)
         return _Out(batch, cursor)
@@ -911,6 +988,8 @@ class ClusterRun:
             out.cursor.out -= 1
             try:
                 await self._taken(out, future)
+            except Exception as error:  # noqa: BLE001 - raised by send()
+                self._fail(error)
             finally:
                 future.release()  # as in `Spread.close`
 
@@ -935,6 +1014,10 @@ class ClusterRun:
         assert isinstance(came, Came)
         if self._ledger is None:
             await self._forget(workers.begun_event(self._mailing.id, out.batch.number, client=self._client))
+        await self._told_by(came, out.batch)
+
+    async def _told_by(self, came: Came, batch: Batch) -> None:
+        """Take in what a worker tells of a batch."""
         self._speed.note(len(came.told), came.seconds)
         if came.tuning is not None:
             self._tuned[came.worker] = came.tuning
@@ -942,11 +1025,26 @@ class ClusterRun:
         for position, columns in came.told:
             if position not in again:
                 await self._settled(position, columns)
-        await self._put_back(came)
+        if came.failure is None:
+            await self._put_back(came)
+        else:
+            for (position, columns), _ in came.again:
+                await self._settled(position, columns)
+            for row in batch.rows:
+                self._open.pop(row.position, None)  # nobody tried the others
+            self._fail(came.failure)
         if came.stopped and came.stopped != workers.ASKED:
             self.unreachable = self.unreachable or came.unreachable
-            self.stop(came.stopped)
+            self.stop(self._not_reached(came) if came.unreachable else came.stopped)
         self._proved = True
+
+    def _not_reached(self, came: Came) -> str:
+        """Say which worker did not reach the server: others may."""
+        said = f"On the worker {came.worker}: {came.stopped}"
+        if self._workers == 1:
+            return said
+        go = f"client.retire_workers([{came.worker!r}])"
+        return f"{said.rstrip('.')}. Where the others reach it, go on without this one: {go}, then run the cell again."
 
     async def _forget(self, event: Any) -> None:
         """Have the scheduler keep an event no longer that nobody will ask for."""
@@ -1027,6 +1125,7 @@ class ClusterRun:
                 await self._tell_from_journal()
             except Exception as error:  # noqa: BLE001 - raised by send()
                 self._fail(error)
+                await self._tell_of_lost(_UNREAD, _UNREAD_FIX)
         futures, self._out = list(self._out), {}
         self._done.clear()
         if futures and is_connected(self._client):
@@ -1069,11 +1168,10 @@ class ClusterRun:
         assert self._ledger is not None
         self._journal.end_joined(self._ledger)
 
-    async def _tell_of_lost(self) -> None:
-        """Say of the rows of a trial, whose batches did not come back, that nobody knows what became of them."""
+    async def _tell_of_lost(self, reason: str = _LOST, fix: str = "") -> None:
+        """Say of rows whose batches did not come back, and of which no journal tells, that nobody knows what became of them."""
         for row in list(self._open.values()):
-            reason = "The worker that had this row's batch did not say what became of it."
-            await self._settled(row.position, packed(row.outcome(State.IN_DOUBT, reason=reason)))
+            await self._settled(row.position, packed(row.outcome(State.IN_DOUBT, reason=reason, fix=fix)))
 
 
 def _cluster_lost() -> BaseException:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime as dt
 import html
 import json
 import secrets
@@ -415,6 +416,16 @@ class Journal:
         """Return a server's rate as all who share this journal keep it."""
         name = f"{connection.host}:{connection.port} {connection.user}"
         return Pace(self._store, name, rates)
+
+    def ahead(self, clock: Callable[[], dt.datetime]) -> float:
+        """Return how many seconds the clock of all who share this journal is ahead of another."""
+
+        def read(db: Database) -> float:
+            before = clock()
+            shared = self._store.clock(db)
+            return shared - (before.timestamp() + clock().timestamp()) / 2
+
+        return self._store.write(read, synced=False)
 
     def glance(self, campaign: str, now: Terms, changed: str) -> Glance:
         """Look at a mailing; see `look`."""

@@ -134,9 +134,15 @@ class Journal(Protocol):
 
 
 class Sending(Protocol):
-    """What sends the rows of a merge: a `Run`, or what hands them to others who do."""
+    """What sends the rows of a merge: a `Run`, or what hands them to others who do.
+
+    Attributes:
+        stopped: Why it ended before its last row, or "".
+        held_up: Why nothing is sent at this moment, in a few words, or "".
+    """
 
     stopped: str
+    held_up: str
 
     @property
     def unreachable(self) -> bool:
@@ -329,6 +335,7 @@ class Run:
         again: Callable[[Planned, Outcome, float], object] | None = None,
     ) -> None:
         self.stopped = ""
+        self.held_up = ""
         self._again = again
         self._feed = feed
         self._transport = transport
@@ -849,7 +856,7 @@ class _Worker:
     async def _one(self, row: Planned) -> None:
         run = self._run
         row.attempts += 1
-        row.began = row.began or dt.datetime.now(dt.UTC)
+        row.began = row.began or times.NOW()
         begun = TIMER()
         try:
             verdict = await self._lane.deliver(row, functools.partial(run.permit, row), self._ahead)

@@ -279,7 +279,7 @@ _ROUND_TRIPS = 3
 _FULL = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Tuning:
     """What a merge settled on, by what the server answered: nobody has to set it, and it may be worth knowing.
 
@@ -310,6 +310,15 @@ class Tuning:
     rate: float | None = None
     workers: int = 1
     batch: int = 0
+
+    def __repr__(self) -> str:
+        many = f", {self.workers} workers, {self.batch} rows a batch" if self.batch else ""
+        asked = f", {self.refused} refused" if self.refused else ""
+        slowed = f", slowed down {self.slowed} times" if self.slowed else ""
+        return (
+            f"<Tuning {self.connections} of {self.allowed} connections{asked}: {self.mails_per_second:,.1f} mails a second over "
+            f"{self.elapsed:,.1f} s, {self.seconds:.3f} s each{slowed}{many}>"
+        )
 
     def note(self, documented: int | None = None) -> str:
         """Return the sentence that says what a person could set by hand, or "" where there is nothing to gain.

@@ -6,15 +6,18 @@ the digest of its mail. The mail itself stays where it was printed, or is printe
 
 from __future__ import annotations
 
+import functools
 import pickle
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import Any, NamedTuple
 
 from smtp_notebook.connection import Connection
 from smtp_notebook.frames import Frame
 from smtp_notebook.groups import Grouped, Groups
-from smtp_notebook.outcome import MailError, MergeRefusedError, MessageError, Tuning
+from smtp_notebook.outcome import JournalError, MailError, MergeRefusedError, MessageError, Tuning
 from smtp_notebook.places import DatabaseURL
 from smtp_notebook.press import Begun, Printed
 from smtp_notebook.roll import Due
@@ -32,8 +35,10 @@ __all__ = [
     "RemotePress",
     "Sealed",
     "Told",
+    "another_version",
     "rowed",
     "sealed",
+    "version",
 ]
 
 #: A row's position, and how it stands as `records.packed` has that.
@@ -82,14 +87,37 @@ class Sealed:
     Attributes:
         id: Of the mailing.
         octets: The value, pickled.
+        version: Of the package that did it, or "".
     """
 
     id: str
     octets: bytes
+    version: str = ""
 
     def opened(self) -> Any:
-        """Return a copy of the value."""
+        """Return a copy of the value.
+
+        Raises:
+            MergeRefusedError: Another version of the package made it.
+        """
+        if self.version and (here := version()) and here != self.version:
+            raise another_version(platform.node(), here, self.version)
         return pickle.loads(self.octets)  # noqa: S301 - from the merge's own client
+
+
+@functools.cache
+def version() -> str:
+    """Return this package's version; "" where it is not installed, but found by its path."""
+    try:
+        return metadata.version("smtp_notebook")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def another_version(worker: str, there: str, here: str) -> MergeRefusedError:
+    """Return what is raised where a worker has another version of the package than the notebook."""
+    cause = f"The worker {worker} has smtp_notebook {there}, and this notebook has {here}."
+    return MergeRefusedError(cause, "Install the same version on both, and start the workers anew.")
 
 
 def sealed(value: Any, what: str, *, of: str = "", parts: Mapping[str, Any] | None = None) -> Sealed:
@@ -124,7 +152,7 @@ def _sealed(value: Any, of: str) -> Sealed | Exception:
 
     pickled: Any = dumps
     try:
-        return Sealed(of, pickled(value))
+        return Sealed(of, pickled(value), version())
     except Exception as error:  # noqa: BLE001 - a person's object raises what it likes
         return error
 
@@ -201,6 +229,7 @@ class Batch:
         tried: How often a row was tried in this merge, where it was.
         connections: How many the worker may have open.
         keep: Whether it may keep them open for the next batch.
+        ahead: How many seconds the journal's clock is ahead of that of whoever runs the merge.
     """
 
     number: int
@@ -211,6 +240,7 @@ class Batch:
     tried: Mapping[int, int] = field(default_factory=dict)
     connections: int = 1
     keep: bool = True
+    ahead: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +253,9 @@ class Came:
         stopped: Why the worker stopped before the end, or "".
         unreachable: Whether that was because it could not reach the server.
         seconds: How long it took.
-        worker: Which one it was, in words.
+        worker: Which one it was: its address in the cluster.
         tuning: What its connections came to, as far as is known.
+        failure: Why it could not go on, where that was the journal; the other rows were not tried.
     """
 
     told: tuple[Told, ...]
@@ -234,6 +265,7 @@ class Came:
     seconds: float = 0.0
     worker: str = ""
     tuning: Tuning | None = None
+    failure: JournalError | None = None
 
 
 class _Cells(dict[str, Any]):

@@ -173,7 +173,7 @@ class Planned:
 
         With a signer it is signed as it leaves; its digest stays that of the mail without a signature.
         """
-        self.date = self.date or now or dt.datetime.now(dt.UTC).astimezone()
+        self.date = self.date or now or times.NOW().astimezone()
         head = stamp(self.message_id, self.date)
         signed = b"" if signer is None else signer.sign((head, *printed.chunks), self.date)
         self.chunks = (signed + head, *printed.chunks)
@@ -291,6 +291,7 @@ class Preflight:
         suppressed: How many are not due because all their recipients are on the suppression list.
         regrouped: Of how many somebody may have a mail that was made of other rows.
         envelope_sender: Gives MAIL FROM for From's address and a Message-ID.
+        held_up: Why the check does not go on at this moment, in a few words, or "".
     """
 
     def __init__(
@@ -325,6 +326,7 @@ class Preflight:
         self.settled = 0
         self.suppressed = 0
         self.regrouped = 0
+        self.held_up = ""
         self.suppressions = suppressions
         self.envelope_sender = connection.envelope_sender
         self._connection = connection
@@ -728,7 +730,7 @@ class Feed:
         rows: list[Planned] = []
         size = 0
         self._reread()
-        now = dt.datetime.now(dt.UTC).astimezone()
+        now = times.NOW().astimezone()
         while not rows:
             found = self._check.roll.due(self._last, most)
             if not found:

@@ -11,16 +11,19 @@ its station.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import hashlib
 import os
 import platform
+import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from smtp_notebook import _sync
+from smtp_notebook import _sync, times
 from smtp_notebook import merge as merges
 from smtp_notebook.connection import ASKED as ASKED_BY_DEFAULT
 from smtp_notebook.frames import Frame, address_key, row_key
@@ -77,6 +80,8 @@ _AHEAD_SECONDS = 2.0
 _ASKED_AT_ONCE = 500
 #: A station that was not used for so long is given up where another merge begins, in seconds.
 _OLD_SECONDS = 3600.0
+#: Clocks that differ by less than this, in seconds, are taken for the same.
+_SAME_TIME_SECONDS = 1.0
 #: When a row is tried again that was put off by a worker that was lost, in seconds: how long it was to wait is not known.
 _AGAIN_SECONDS = 60.0
 
@@ -139,18 +144,28 @@ def send(mailing: Sealed, part: Part, batch: Batch) -> Came:
 
     Raises:
         MergeRefusedError: Another worker, or another run, has taken it over.
-        JournalError: It cannot be read or written.
+        JournalError: It cannot be read; where it cannot be written later on, what came of the batch says so.
     """
     with _at_work(mailing) as station:
         return station.send(part, batch)
 
 
+def leave_interrupts(dask_worker: Any) -> None:
+    """Leave interrupts to whoever runs a merge, until `close`; on the thread of the worker's loop."""
+    if dask_worker.nanny:
+        _Interrupts.exchange()
+
+
 def close(mailing_id: str) -> None:
     """Let go of what this worker has of a merge that is over."""
     with _STATIONS_LOCK:
+        _OVER.append(mailing_id)
         station = _STATIONS.pop(mailing_id, None)
+        last = not _STATIONS
     if station is not None:
         station.close()
+    if last:
+        _Interrupts.hear()
 
 
 def rest(mailing_id: str) -> None:
@@ -165,6 +180,8 @@ def rest(mailing_id: str) -> None:
 
 _STATIONS: dict[str, _Station] = {}
 _STATIONS_LOCK = threading.Lock()
+#: The newest mailings that are over: a task of one may be begun yet, before the cluster has heard that nobody wants it.
+_OVER: deque[str] = deque(maxlen=1000)
 #: One task at a time: pyplot, and much else that a template may call, is not made for threads.
 _TURN = _sync.Turn()
 
@@ -172,15 +189,36 @@ _TURN = _sync.Turn()
 @contextlib.contextmanager
 def _at_work(mailing: Sealed) -> Iterator[_Station]:
     with _TURN:
-        with _STATIONS_LOCK:
-            station = _STATIONS.get(mailing.id)
+        station = _known(mailing.id)
         if station is None:
             _close_old()
+            _Interrupts.leave()
             station = _Station(mailing.opened())
-            with _STATIONS_LOCK:
-                _STATIONS[mailing.id] = station
+            try:
+                _known(mailing.id, station)
+            except BaseException:
+                station.close()
+                raise
         yield station
         station.used = time.monotonic()
+
+
+def _known(mailing_id: str, made: _Station | None = None) -> _Station | None:
+    """Return the station of a mailing, which may have been made just now.
+
+    Raises:
+        MergeRefusedError: The mailing is over.
+    """
+    with _STATIONS_LOCK:
+        if mailing_id in _OVER:
+            raise _nobody_waits()
+        if made is not None:
+            _STATIONS[mailing_id] = made
+        return _STATIONS.get(mailing_id)
+
+
+def _nobody_waits() -> MergeRefusedError:
+    return MergeRefusedError("The merge is over: nobody waits for these rows.", "")
 
 
 def _close_old() -> None:
@@ -191,6 +229,47 @@ def _close_old() -> None:
         gone = [_STATIONS.pop(name) for name in old]
     for station in gone:
         station.close()
+
+
+class _Interrupts:
+    """Interrupts of this process: while it has a merge to do, they are for the notebook alone.
+
+    Jupyter, and a terminal, interrupt a whole group of processes, the workers of a `LocalCluster` too. These would end in
+    the middle of a mail, which is then in doubt, although whoever runs the merge ends it in order. A nanny ends its worker
+    by other means; a worker without one keeps to what it is told.
+    """
+
+    _before: Any = None
+
+    @classmethod
+    def leave(cls) -> None:
+        """Leave interrupts to whoever runs the merge; from a task."""
+        from distributed import get_worker
+
+        try:
+            worker: Any = get_worker()
+        except ValueError:  # no task
+            return
+        if worker.nanny:
+            worker.loop.add_callback(cls.exchange)
+
+    @classmethod
+    def exchange(cls) -> None:
+        """Do it, on the thread of the worker's loop."""
+        if cls._before is None and threading.current_thread() is threading.main_thread():
+            cls._before = signal.signal(signal.SIGINT, _not_for_us)
+
+    @classmethod
+    def hear(cls) -> None:
+        """Be as before; on the thread of the worker's loop."""
+        if cls._before is not None and threading.current_thread() is threading.main_thread():
+            before, cls._before = cls._before, None
+            if signal.getsignal(signal.SIGINT) is _not_for_us:
+                signal.signal(signal.SIGINT, before)
+
+
+def _not_for_us(*_: object) -> None:
+    """Do nothing. A function, and not SIG_IGN, which what a worker starts would inherit."""
 
 
 class _Station:
@@ -210,13 +289,15 @@ class _Station:
         self._transport: SmtpTransport | None = None
         self._pace = self._paced()
         self._limiter = self._own_limiter()
+        self._over = False
         self.used = time.monotonic()
 
     def __repr__(self) -> str:
         return f"<Station for {self._mailing.campaign or 'a trial'}>"
 
     def close(self) -> None:
-        """End connections and session."""
+        """End connections and session; who prints rows at this moment ends before the next one."""
+        self._over = True
         self.rest()
         if self._journal is not None:
             self._journal.close()
@@ -258,6 +339,8 @@ class _Station:
         while some := list(islice(rows, _ASKED_AT_ONCE)):
             had = self._had([cells for _, cells in some])
             for place, cells in some:
+                if self._over:
+                    raise _nobody_waits()
                 found = self._judged(cells, had)
                 yield place, found if not isinstance(cells, Cells) else found._replace(made_of=cells.made_of)
 
@@ -306,13 +389,16 @@ class _Station:
         sending = _Sending(self._mailing, batch)
         ledger = self._ledger(batch, sending)
         try:
-            self._sent(part, batch, sending, ledger)
-        finally:
-            ledger.close()
-            if sending.stopped or not batch.keep:
-                self.rest()
-        who = f"{platform.node()}, process {os.getpid()}"
-        return sending.came(time.perf_counter() - began, who)
+            try:
+                self._sent(part, batch, sending, ledger)
+            finally:
+                ledger.close()
+                if sending.stopped or not batch.keep:
+                    self.rest()
+        except JournalError as error:
+            # What came of rows before that is known, here alone where the journal cannot be read.
+            sending.failure = error
+        return sending.came(time.perf_counter() - began, _my_address())
 
     def _ledger(self, batch: Batch, sending: _Sending) -> Ledger | PassingJournal:
         """Take the batch, and tell of those of its rows that are not to be sent."""
@@ -379,10 +465,25 @@ class _Station:
         )
         look = _Look(self._mailing, ledger, run, pacing)
         try:
-            _sync.run(run.send, stop=run.stop, between=look)
+            with self._same_time(batch):
+                _sync.run(run.send, stop=run.stop, between=look)
         finally:
             sending.stopped, sending.unreachable, sending.tuning = run.stopped, run.unreachable, run.tuning
             pacing.close()
+
+    @contextlib.contextmanager
+    def _same_time(self, batch: Batch) -> Iterator[None]:
+        """Have this process go by the time of whoever runs the merge: it says when a row is too late, and is written into mails."""
+        here = times.NOW
+        off = 0.0 if self._journal is None else self._journal.ahead(times.NOW) - batch.ahead
+        if abs(off) < _SAME_TIME_SECONDS:
+            yield
+            return
+        times.NOW = lambda: here() + dt.timedelta(seconds=off)
+        try:
+            yield
+        finally:
+            times.NOW = here
 
     def _connected(self, batch: Batch) -> SmtpTransport:
         """Return what the batch goes through: the last one's, where that has as many connections."""
@@ -392,6 +493,16 @@ class _Station:
             settings = self._mailing.connection.with_(max_connections=batch.connections)
             self._transport = transport = SmtpTransport(settings, self._password, clock=merges.CLOCK)
         return transport
+
+
+def _my_address() -> str:
+    """Return by what the cluster knows this worker."""
+    from distributed import get_worker
+
+    try:
+        return str(get_worker().address)
+    except ValueError:  # no task
+        return f"{platform.node()}, process {os.getpid()}"
 
 
 def _password(mailing: Mailing) -> str | None:
@@ -444,6 +555,7 @@ class _Sending:
         self.stopped = ""
         self.unreachable = False
         self.tuning: Tuning | None = None
+        self.failure: JournalError | None = None
         self._told: list[Told] = []
         self._again: list[tuple[Told, float]] = []
 
@@ -476,7 +588,7 @@ class _Sending:
     def came(self, seconds: float, worker: str) -> Came:
         """Return what came of it."""
         told, again = tuple(self._told), tuple(self._again)
-        return Came(told, again, self.stopped, self.unreachable, seconds, worker, self.tuning)
+        return Came(told, again, self.stopped, self.unreachable, seconds, worker, self.tuning, self.failure)
 
 
 class _Feed(Feed):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import datetime as dt
+import email.utils
 import gc
 import logging
 import os
@@ -16,10 +18,13 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import databases
 import psycopg
 import pytest
 from begun import begun, cut
+from databases import running_postgres
 from distributed import Client, Future, LocalCluster
 from journals import fresh
 from mailservers import until
@@ -37,8 +42,13 @@ from smtp_notebook import (
     State,
     Variants,
     amail_merge,
+    api,
+    cluster,
     mail_merge,
+    parcels,
+    postgres_store,
     suppress,
+    times,
     workers,
 )
 from smtp_notebook import merge as merges
@@ -730,6 +740,45 @@ def test_an_interrupt_ends_it_in_order_and_the_report_is_right(client, place, in
     assert went(server) == once(ROWS)
 
 
+@pytest.fixture
+def mortal(client):
+    """Have an interrupt end workers, as it does where the tests' own shell does not have them ignore it."""
+
+    def exchange():
+        before, signal.before = signal.before, None
+        signal.signal(signal.SIGINT, before)
+
+    def keep():
+        signal.before = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    client.run(keep)
+    yield lambda: set(client.run(lambda: signal.getsignal(signal.SIGINT).__qualname__).values())
+    client.run(exchange, on_error="ignore")
+
+
+def test_an_interrupt_that_reaches_the_workers_too_as_jupyters_does_ends_none_of_them(
+    client, running, place, interruptible, mortal
+):
+    def interrupt(outcome):
+        if outcome.row == 0:
+            for worker in running.workers.values():
+                os.kill(worker.pid, signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    had = {worker.pid for worker in running.workers.values()}
+    with Server() as server:
+        with pytest.raises(KeyboardInterrupt):
+            merge(ROWS, server, place, client, on_outcome=interrupt)
+        first = Report.last()
+        assert {o.key for o in first if o.state is State.SENT} == set(went(server))
+        merge(ROWS, server, place, client)
+    assert not first.in_doubt
+    assert went(server) == once(ROWS)
+    assert {worker.pid for worker in running.workers.values()} == had
+    assert mortal() == {"default_int_handler"}
+
+
 def test_who_is_suppressed_during_the_run_is_left_out_of_the_batches_to_come(client, place):
     def asked(outcome):
         if outcome.row == 0:
@@ -784,6 +833,95 @@ def test_a_job_sends_over_a_cluster_and_can_be_stopped(client, place):
         report = job.progress.report
         assert set(went(server)) == {o.key for o in report if o.state is State.SENT}
         merge(ROWS, server, place, client, template="Hello {{ n }}", subject="Hi")
+    assert went(server) == once(ROWS)
+
+
+def printing(log, seconds):
+    """Return a function for a template that takes its time, and notes each row that it was called for."""
+
+    def slow(n):
+        with log.open("a") as file:
+            file.write(f"{n}\n")
+        time.sleep(seconds)
+        return n
+
+    return slow
+
+
+def test_a_job_that_is_stopped_while_workers_print_ends_at_once_and_so_do_they(client, place, tmp_path):
+    log = tmp_path / "printed"
+    with Server() as server:
+        job = MergeJob(
+            [row | {"n": i} for i, row in enumerate(ROWS * 3)], "{{ slow(n) }}", subject="Hi", from_="me@example.com", campaign="c", key="n",
+            via=Connection.from_url(server.url()), journal=place, executor=client,
+            values={"slow": printing(log, 0.2)},
+        )  # fmt: skip
+        job.send()
+        until(log.exists, 30, "a row is printed")
+        job.stop()
+        began = time.monotonic()
+        assert job.wait(30).phase == "stopped"
+        # Whoever comes next does not wait for rows that nobody wants any more.
+        client.run(int)
+        client.submit(int, pure=False).result(timeout=30)
+        assert time.monotonic() - began < 1.5
+        assert not server.log.connections
+    assert len(log.read_text().split()) < 100
+
+
+def test_a_task_that_begins_when_its_merge_is_over_does_nothing():
+    workers.close("a merge")
+    with pytest.raises(MergeRefusedError, match="is over"):
+        workers.check(parcels.Sealed("a merge", b""), [])
+    assert not workers._STATIONS
+
+
+@SLOW
+def test_a_job_tells_how_far_it_is_and_a_second_send_goes_on(client, place):
+    told = []
+    with Server() as server:
+        job = MergeJob(
+            ROWS, "Hello {{ n }}", subject="Hi", from_="me@example.com", campaign="c", limit=20, tell=told.append,
+            via=Connection.from_url(server.url()), journal=place, executor=client,
+        )  # fmt: skip
+        job.check()
+        assert (job.wait(30).due, job.progress.phase) == (20, "checked")
+        job.send(expected=20)
+        assert (job.wait(30).sent, job.progress.phase) == (20, "done")
+        job.change(limit=None)
+        job.send()
+        assert (job.wait(30).sent, job.progress.skipped) == (40, 20)
+    assert went(server) == once(ROWS)
+    assert {"checking", "checked", "sending", "done"} <= {str(p.phase) for p in told}
+
+
+@SLOW
+def test_awaited_and_cancelled_it_ends_in_order(client, place):
+    gate = Gate()
+
+    async def hold(met):
+        if met.strip("<>") == "u20@example.com":
+            await gate.held()
+
+    async def run(server):
+        work = asyncio.ensure_future(
+            amail_merge(
+                ROWS, "Hello {{ n }}", subject="Hi {{ n }}", from_="me@example.com", campaign="c", progress=False,
+                via=Connection.from_url(server.url()), journal=place, executor=client,
+            )
+        )  # fmt: skip
+        await asyncio.to_thread(gate.reached.wait, 30)
+        work.cancel()
+        gate.open()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+
+    with Server({"dot": hold}) as server:
+        asyncio.run(run(server))
+        first = Report.last()
+        assert {o.key for o in first.sent} == set(went(server))
+        merge(ROWS, server, place, client)
+    assert len(first) == 60
     assert went(server) == once(ROWS)
 
 
@@ -946,6 +1084,66 @@ def test_a_database_that_begins_anew_ends_the_run_and_the_next_one_mails_nobody_
     assert missed <= {o.key for o in report if o.state is State.IN_DOUBT}
 
 
+@pytest.fixture
+def impatient(client, monkeypatch):
+    """Have nobody wait long for a database that is away."""
+
+    def change(seconds):
+        from smtp_notebook import postgres_store
+
+        postgres_store.RECONNECT_SECONDS = seconds
+
+    monkeypatch.setattr(postgres_store, "RECONNECT_SECONDS", 2.0)
+    client.run(change, 2.0)
+    yield
+    client.run(change, 20.0)
+
+
+@pytest.fixture(scope="module")
+def durable():
+    """A PostgreSQL that keeps what was committed, as a real one does."""
+    unsafe = {"fsync", "full_page_writes"}
+    with running_postgres({k: v for k, v in databases._SETTINGS.items() if k not in unsafe}) as found:
+        yield found
+
+
+@SLOW
+def test_a_database_that_crashes_and_is_back_in_time_costs_no_row(client, durable):
+    def again():
+        durable.stop(kill=True)
+        durable.start()
+
+    place = fresh(durable)
+    with Server() as server:
+        report = merge(ROWS, server, place, client, on_outcome=once_at(3, again))
+    assert states(report) == {State.SENT: 60}
+    assert went(server) == once(ROWS)
+
+
+@SLOW
+def test_a_database_that_stays_away_ends_the_run_and_its_report_tells_what_went(client, durable, impatient):
+    place, met = fresh(durable), []
+
+    async def crash(_):
+        met.append(None)
+        if len(met) == 25:
+            await asyncio.to_thread(durable.stop, kill=True)
+
+    with Server({"dot": crash}) as server:
+        with pytest.raises(JournalError):
+            merge(ROWS, server, place, client)
+        first = Report.last()
+        assert {o.key for o in first.sent} == set(went(server))
+        assert len(first) == 60
+        server.heal()
+        durable.start()
+        report = merge(ROWS, server, place, client)
+    assert max(went(server).values()) == 1
+    doubts = {o.key for o in report.in_doubt}
+    assert set(once(ROWS)) - set(went(server)) <= doubts
+    assert len(doubts) <= 4
+
+
 def test_sessions_that_are_ended_for_a_moment_cost_no_row(client, postgres, place):
     def end():
         query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid<>pg_backend_pid() AND usename='tester'"
@@ -1039,8 +1237,8 @@ def test_a_scheduler_that_dies_ends_the_run_in_a_sentence_and_another_goes_on(pl
 
 
 @contextlib.contextmanager
-def apart(folder):
-    """A scheduler in a process of its own with two workers, and a client."""
+def apart(folder, count=2):
+    """A scheduler in a process of its own with some workers, and a client."""
     file = folder / "scheduler.json"
     words = [
         "--host",
@@ -1063,11 +1261,14 @@ def apart(folder):
     ]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
     processes = [subprocess.Popen(cli, **quiet)]
-    processes += [subprocess.Popen([*worker, "--nthreads", "1", "--no-dashboard"], **quiet) for _ in range(2)]
+    processes += [
+        subprocess.Popen([*worker, "--nthreads", "1", "--no-dashboard"], **quiet) for _ in range(count)
+    ]
     try:
         until(file.exists, 60, "the scheduler runs")
         own = Client(scheduler_file=str(file))
-        own.wait_for_workers(2, timeout=60)
+        if count:
+            own.wait_for_workers(count, timeout=60)
         yield processes[0], own
         with contextlib.suppress(Exception):
             own.close(timeout=1)
@@ -1086,6 +1287,303 @@ def slowly(mark, seconds):
         return n
 
     return slow
+
+
+# ------------------------------------------------------------------------------------ rows that wait
+
+NOON = dt.datetime(2026, 12, 1, 12, tzinfo=dt.UTC)
+
+
+@pytest.fixture
+def calendar(monkeypatch):
+    """A time of day that is noon now, and goes as fast as the client's clock."""
+    began = time.monotonic()
+    monkeypatch.setattr(times, "NOW", lambda: NOON + dt.timedelta(seconds=QUICK * (time.monotonic() - began)))
+
+
+def at_first_wait(monkeypatch, act):
+    """Do something when rows are waited for the first time."""
+    pause, done = merges.PAUSE, []
+
+    async def paused(seconds):
+        if seconds > cluster._LOOK_SECONDS and not done:
+            done.append(seconds)
+            await asyncio.to_thread(act)
+        await pause(seconds)
+
+    monkeypatch.setattr(merges, "PAUSE", paused)
+
+
+def waiting(rows, *seconds):
+    """Return rows that wait for so many seconds, in turn."""
+    return [row | {"when": NOON + dt.timedelta(seconds=seconds[row["n"] % len(seconds)])} for row in rows]
+
+
+def noting(came):
+    """Return a hook that notes when each address had its mail, by the time of day."""
+
+    def hook(met):
+        came[met.strip("<>")] = times.NOW()
+
+    return hook
+
+
+@pytest.mark.parametrize("kind", ["column", pytest.param("fixed", marks=SLOW)])
+def test_with_wait_nobody_is_early_and_each_row_goes_once(client, place, calendar, kind):
+    came, rows = {}, waiting(ROWS, 0, 150)
+    given = "when" if kind == "column" else NOON + dt.timedelta(seconds=150)
+    with Server({"dot": noting(came)}) as server:
+        report = merge(rows, server, place, client, send_at=given, wait=True)
+    assert went(server) == once(ROWS)
+    assert states(report) == {State.SENT: 60}
+    due = {row["Email"]: row["when"] if kind == "column" else given for row in rows}
+    assert [address for address, moment in came.items() if moment < due[address]] == []
+
+
+def test_an_interrupt_of_the_wait_ends_it_in_order_and_the_rest_goes_later(
+    client, place, calendar, interruptible, monkeypatch
+):
+    def interrupt():
+        # A connection that nobody uses for hours is none of the server's friends.
+        until(
+            lambda: all(w.transport.is_closing() for w in server._writers), 10, "the connections are closed"
+        )
+        os.kill(os.getpid(), signal.SIGINT)
+
+    at_first_wait(monkeypatch, interrupt)
+    rows = waiting(ROWS, 0, 3_000, 6_000)
+    with Server() as server:
+        with pytest.raises(KeyboardInterrupt):
+            merge(rows, server, place, client, send_at="when", wait=True)
+        assert states(Report.last()) == {State.SENT: 20, State.PLANNED: 40}
+        assert Report.last().waiting == 40
+        monkeypatch.setattr(times, "NOW", lambda: NOON + dt.timedelta(days=1))
+        report = merge(rows, server, place, client, send_at="when")
+    assert states(report) == {State.SENT: 40, State.SKIPPED: 20}
+    assert went(server) == once(ROWS)
+
+
+@SLOW
+def test_a_trial_waits_too(client, place, calendar):
+    rows = waiting(ROWS, 0, 150, 300)
+    with Server() as server:
+        report = merge(rows, server, place, client, send_at="when", wait=True, test_to="me@example.org")
+        assert went(server) == {"me@example.org": 60}
+    assert states(report) == {State.SENT: 60}
+
+
+@SLOW
+def test_a_worker_that_dies_while_rows_wait_costs_nothing(
+    client, running, place, calendar, monkeypatch, whole
+):
+    def kill():
+        os.kill(next(iter(running.workers.values())).pid, signal.SIGKILL)
+
+    came = {}
+    at_first_wait(monkeypatch, kill)
+    rows = waiting(ROWS, 0, 300, 600)
+    with Server({"dot": noting(came)}) as server:
+        report = merge(rows, server, place, client, send_at="when", wait=True)
+    assert states(report) == {State.SENT: 60}
+    assert went(server) == once(ROWS)
+    assert [row["n"] for row in rows if came[row["Email"]] < row["when"]] == []
+
+
+# ------------------------------------------------------------------------- workers that are not alike
+
+
+@pytest.fixture
+def hour_ahead(client):
+    """Have the workers' clocks be an hour ahead."""
+
+    def change():
+        from smtp_notebook import times
+
+        times.NOW = lambda: dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+
+    def back():
+        from smtp_notebook import times
+
+        times.NOW = times._now
+
+    client.run(change)
+    yield
+    client.run(back)
+
+
+def test_a_workers_wrong_clock_makes_no_row_too_late_and_stands_in_no_mail(client, place, hour_ahead):
+    soon = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=30)
+    late = soon + dt.timedelta(minutes=1)
+    rows = [row | {"when": soon - dt.timedelta(hours=row["n"] % 2)} for row in ROWS]
+    with Server() as server:
+        report = merge(rows, server, place, client, send_at="when", expires=late, settings={"rate": "200/s"})
+    assert states(report) == {State.SENT: 30, State.PLANNED: 30}
+    dates = [email.message_from_bytes(mail.content)["Date"] for mail in server.log.mails]
+    found = [email.utils.parsedate_to_datetime(date) for date in dates]
+    found += [o.started for o in report if o.state is State.SENT]
+    assert [date for date in found if not timedelta_small(date)] == []
+
+
+def timedelta_small(moment):
+    """Tell whether a moment is now, as far as that has to be known."""
+    return abs((dt.datetime.now(dt.UTC) - moment).total_seconds()) < 300
+
+
+def test_workers_of_another_version_are_refused_by_name(client, place):
+    def exchange(version):
+        from importlib import metadata
+
+        before, metadata.version = metadata.version, version or metadata.before
+        metadata.before = before
+
+    address = next(iter(client.nthreads()))
+    client.run(exchange, lambda _: "0.0.1", workers=[address])
+    try:
+        with (
+            Server() as server,
+            pytest.raises(MergeRefusedError, match=r"has smtp_notebook 0\.0\.1, and") as caught,
+        ):
+            merge(ROWS, server, place, client)
+    finally:
+        client.run(exchange, None, workers=[address])
+    assert address in str(caught.value)
+    assert not server.log.connections
+
+
+def test_what_another_version_sealed_is_not_opened():
+    with pytest.raises(MergeRefusedError, match=r"this notebook has 0\.0\.1"):
+        dataclasses.replace(parcels.sealed([1], "The rows"), version="0.0.1").opened()
+
+
+@SLOW
+def test_a_worker_that_lacks_the_package_is_refused_by_name(place, tmp_path):
+    # Its folder of packages has all but what is installed by a path.
+    bare = {"PYTHONPATH": str(Path(psycopg.__file__).parent.parent)}
+    with apart(tmp_path, count=0) as (_, own):
+        before = [
+            "-S",
+            "-m",
+            "distributed.cli.dask_worker",
+            own.scheduler_info()["address"],
+            "--no-nanny",
+            "--no-dashboard",
+        ]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
+        worker = subprocess.Popen([sys.executable, *before], env=bare, **quiet)
+        try:
+            own.wait_for_workers(1, timeout=60)
+            with (
+                Server() as server,
+                pytest.raises(MergeRefusedError, match="cannot load smtp_notebook") as caught,
+            ):
+                merge(ROWS, server, place, own)
+        finally:
+            worker.kill()
+            worker.wait()
+    assert "pip install" in caught.value.fix
+    assert not server.log.connections
+
+
+def test_a_server_that_one_worker_does_not_reach_is_said_with_its_name_and_no_row_is_lost(client, place):
+    def cut(_):
+        import asyncio
+
+        async def refused(*_args, **_more):
+            raise ConnectionRefusedError(111, "Connection refused")
+
+        asyncio.BaseEventLoop.before = asyncio.BaseEventLoop.create_connection
+        asyncio.BaseEventLoop.create_connection = refused
+
+    def mend():
+        import asyncio
+
+        asyncio.BaseEventLoop.create_connection = asyncio.BaseEventLoop.before
+
+    address = list(client.nthreads())[-1]
+    client.run(cut, None, workers=[address])
+    try:
+        with Server() as server:
+            first = merge(ROWS, server, place, client)
+            assert sum(states(first).values()) == 60
+            assert set(went(server)) == {o.key for o in first.sent}
+            assert [
+                n
+                for n in first.notes
+                if "could not be reached" in n and f"client.retire_workers([{address!r}])" in n
+            ]
+            client.run(mend, workers=[address])
+            merge(ROWS, server, place, client)
+            assert went(server) == once(ROWS)
+    finally:
+        client.run(mend, workers=[address])
+
+
+# ------------------------------------------------------------------------------------- without workers
+
+
+@pytest.fixture
+def lonely():
+    """A cluster whose one worker is a thread, which comes and goes quickly, and its client."""
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as found,
+        Client(found) as own,
+    ):
+        yield found, own
+
+
+def test_a_cluster_that_has_lost_its_workers_for_too_long_ends_the_run_in_a_sentence(
+    lonely, place, monkeypatch, capsys
+):
+    few, own = lonely
+    monkeypatch.setattr(cluster, "_STOP_SECONDS", 0.1)
+    monkeypatch.setattr(api, "PROGRESS_DELAY", 0.0)
+    with Server() as server:
+        with pytest.raises(MergeRefusedError, match="has had no workers for 60 s") as caught:
+            merge(ROWS, server, place, own, on_outcome=once_at(3, lambda: few.scale(0)), progress=True)
+        first = Report.last()
+        assert set(went(server)) == {o.key for o in first.sent}
+        assert len(first) == 60
+        assert not first.in_doubt
+        assert "it goes on where it stopped" in caught.value.fix
+        assert "no workers" in capsys.readouterr().err
+        few.scale(1)
+        own.wait_for_workers(1, timeout=60)
+        report = merge(ROWS, server, place, own)
+    assert went(server) == once(ROWS)
+    assert states(report) == {State.SKIPPED: len(first.sent), State.SENT: 60 - len(first.sent)}
+
+
+def test_workers_that_come_back_in_time_go_on(lonely, place, monkeypatch):
+    few, own = lonely
+    monkeypatch.setattr(cluster, "ALONE_SECONDS", 60.0 * QUICK)
+
+    def gone_for_a_while():
+        few.scale(0)
+        until(lambda: not own.nthreads(), 30, "the worker is gone")
+        few.scale(1)
+
+    with Server() as server:
+        report = merge(ROWS, server, place, own, on_outcome=once_at(3, gone_for_a_while))
+    assert states(report) == {State.SENT: 60}
+    assert went(server) == once(ROWS)
+
+
+@SLOW
+def test_a_check_without_workers_ends_in_a_sentence_too(lonely, place, monkeypatch, capsys, tmp_path):
+    few, own = lonely
+    mark = tmp_path / "printing"
+    for name, seconds in {"_LOOK_SECONDS": 0.25, "ALONE_SECONDS": 1.0}.items():
+        monkeypatch.setattr(cluster, name, seconds)
+    monkeypatch.setattr(api, "PROGRESS_DELAY", 0.0)
+    threading.Thread(target=lambda: (until(mark.exists, 30, "a row is printed"), few.scale(0))).start()
+    more = {"template": "{{ slow(n) }}", "values": {"slow": slowly(mark, 0.2)}}
+    with Server() as server:
+        with pytest.raises(MergeRefusedError, match="has had no workers for 1 s"):
+            merge(ROWS, server, place, own, progress=True, **more)
+        assert not server.log.connections
+    assert "no workers" in capsys.readouterr().err
 
 
 # -------------------------------------------------------------------------------------------- leases

@@ -166,7 +166,10 @@ def test_one_line_of_progress_stays_in_a_notebook(kernel, tmp_path):
             'report = mail_merge(frame, "hi", via=via, from_="me@example.com", campaign="p")'
         )
         kernel.client.execute_interactive(code, timeout=60, output_hook=note, allow_stdin=False)
-    assert [kind for kind, _ in outputs].count("display_data") == 1
+    assert [kind for kind, _ in outputs].count("display_data") == 1, "the check and the sending share it"
+    told = [found["data"]["text/plain"] for kind, found in outputs if kind != "stream"]
+    assert told[0].startswith("checked: ")
+    assert any("50/50" in said and "row/s" in said for said in told)
     assert not [said for kind, said in outputs if kind == "stream" and "mail/s" in said["text"]]
     outputs = [found for found in outputs if found[0] != "stream"]
     last = outputs[-1][1]["data"]
