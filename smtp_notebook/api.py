@@ -914,6 +914,7 @@ def prepare(order: Order) -> Merge:
     if unnamed is not None:
         merge.needs_campaign = unnamed.name
         merge.note(str(unnamed.error))
+    _say_unshared(merge)
     _refuse_unexpected(merge)
     return merge
 
@@ -930,6 +931,7 @@ def _looked(ready: _Ready) -> Merge:
         merge.note(
             f"The campaign seems to be sent at this moment, by {glance.holder}: rows will have changed."
         )
+    _say_unshared(merge)
     _limit(merge)
     return merge
 
@@ -952,6 +954,13 @@ def _held(ready: _Ready) -> Merge:
         _close(journal, options)
         raise
     return merge
+
+
+def _say_unshared(merge: Merge) -> None:
+    """Have a dry run say that its workers could not send, where that is so."""
+    counts = _counts(merge.server.connection) and not merge.diverted
+    if counts and isinstance(merge.frame, Spread) and (missing := _no_shared_journal(merge.options)):
+        merge.note(f"To send it: {missing}")
 
 
 def _say_new(merge: Merge, path: Path | DatabaseURL) -> None:
@@ -1025,8 +1034,8 @@ def _columns(group_by: str | Sequence[str] | None) -> tuple[str, ...]:
 def _refuse_on_a_cluster(order: Order, *, counts: bool) -> None:
     """Refuse what a cluster cannot do, before a row is looked at."""
     options, connection = order.options, order.server.connection
-    if counts and not isinstance(given(_where(options)), DatabaseURL):
-        raise _no_shared_journal(_where(options))
+    if counts and not options.dry_run and (missing := _no_shared_journal(options)) is not None:
+        raise missing
     if isinstance(connection.oauth, oauths.TokenFunction):
         cause = "The tokens come from the function given as oauth=, which the workers do not have."
         raise MergeRefusedError(cause, "Sign in with GoogleOAuth or MicrosoftOAuth, or with a password.")
@@ -1042,7 +1051,11 @@ def _where(options: Options) -> str | Path | DatabaseURL | None:
     return journal.path if isinstance(journal, Journal) else journal
 
 
-def _no_shared_journal(where: object) -> MergeRefusedError:
+def _no_shared_journal(options: Options) -> MergeRefusedError | None:
+    """Return the refusal of a journal that workers cannot share, or None."""
+    where = _where(options)
+    if isinstance(given(where), DatabaseURL):
+        return None
     said = "the user's own" if where is None else repr(str(where))
     cause = f"The workers of a cluster share a journal in PostgreSQL, and this one is a file: {said}."
     return MergeRefusedError(cause, 'Name a database: journal="postgresql://host/database".')

@@ -221,15 +221,19 @@ def _tells_apart(cells: Sequence[Any]) -> bool:
 # --------------------------------------------------------------------------------------------- keys
 
 
+def _empty_key() -> MessageError:
+    cause = "The key is empty."
+    return MessageError(cause, "Fill the cell, or choose a key column that is never empty.")
+
+
 def canonical_key(value: object) -> str:
     """Return the one form of a key: 1, 1.0 and "1" are the same row, as are Salesforce's two ids.
 
     Raises:
-        MessageError: The cell is missing, empty, a boolean, or a float that cannot be exact.
+        MessageError: The cell is missing, empty or blank, a boolean, or a float that cannot be exact.
     """
-    if (type(value) is not str and is_missing(value)) or value == "":
-        cause = "The key is empty."
-        raise MessageError(cause, "Fill the cell, or choose a key column that is never empty.")
+    if type(value) is not str and is_missing(value):
+        raise _empty_key()
     if type(value).__name__ in _BOOLEANS:
         cause = f"The key is {value}, which cannot tell rows apart."
         raise MessageError(cause, "Choose another key column.")
@@ -239,6 +243,8 @@ def canonical_key(value: object) -> str:
             raise MessageError(cause, "Read that column as text (dtype=str).")
         return str(int(value)) if value == int(value) else str(value)
     text = str(value).strip()
+    if not text:
+        raise _empty_key()
     if not text.isascii() and _LONE_SURROGATE.search(text):
         raise MessageError("The key has half of a character in it.", "Clean the cell.")
     if "@" in text:

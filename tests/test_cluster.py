@@ -644,6 +644,15 @@ def test_what_a_cluster_cannot_do_is_refused_by_name(client, place, tmp_path):
     assert not server.log.connections
 
 
+@pytest.mark.parametrize("campaign", ["big", ""])
+def test_a_dry_run_needs_no_database_and_says_that_sending_does(client, tmp_path, campaign):
+    with Server() as server:
+        report = merge(ROWS, server, tmp_path / "j.sqlite3", client, dry_run=True, campaign=campaign)
+    assert report.counts == {State.PLANNED: 60}
+    assert any("share a journal in PostgreSQL" in note for note in report.notes)
+    assert not server.log.connections
+
+
 def test_what_cannot_cross_to_a_worker_is_named(client, place):
     lock = threading.Lock()
     odd = [{"Email": "a@example.com", "n": lock}]

@@ -249,6 +249,9 @@ def test_what_differs_is_no_value_for_anything():
 
 def test_an_empty_cell_in_the_groups_column_is_a_problem_of_that_row_alone(sandbox):
     data = frame()
+    data.loc[[0, 3], "Email"] = [" ", "  \t"]
+    report = mail_merge(data, LETTER, via=sandbox, group_by="Email", to="x@example.com", on_problem="skip")
+    assert [o.row for o in report.where(State.INVALID)] == [0, 3], "blank ones are no group"
     data.loc[[0, 3], "Email"] = [None, ""]
     report = mail_merge(data, LETTER, via=sandbox, group_by="Email", to="x@example.com", on_problem="skip")
     assert [(o.row, o.state) for o in report] == [

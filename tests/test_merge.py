@@ -383,7 +383,7 @@ def test_one_row_has_one_key_however_it_is_read(same):
     assert len({canonical_key(v) for v in same}) == 1
 
 
-@pytest.mark.parametrize("value", [None, float("nan"), "", True, 2.0**60, pd.NA])
+@pytest.mark.parametrize("value", [None, float("nan"), "", " \t", True, 2.0**60, pd.NA])
 def test_what_cannot_be_a_key_is_refused(value):
     with pytest.raises(MessageError):
         canonical_key(value)
