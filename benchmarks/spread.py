@@ -24,8 +24,9 @@ from frame import CLEAR_PEAK
 from workload import HTML, MARKDOWN, SENDER, SUBJECT, jinja
 
 from smtp_notebook import Connection, Report, Template
-from smtp_notebook.api import Options, Order, carry_out, prepare
+from smtp_notebook.api import carry_out
 from smtp_notebook.ledger import Ledger
+from smtp_notebook.orders import Options, Order, prepare
 from smtp_notebook.places import PATH_VARIABLE, DatabaseURL
 
 

@@ -127,6 +127,15 @@ def make_address(addr_spec: str, display_name: str = "") -> Address:
     return Address(addr_spec, display_name)
 
 
+def wire_of(text: str) -> str:
+    """Return an address as the envelope gets it; "" where there is none.
+
+    Raises:
+        AddressError: It is none.
+    """
+    return Address.parse(text).wire if text else ""
+
+
 def _quoted(name: str) -> str:
     if _ATOMS.fullmatch(name) and "  " not in name:
         return name

@@ -23,9 +23,8 @@ from typing import Any, Self
 
 from jinja2 import Undefined
 
-from smtp_notebook import _sync, api
+from smtp_notebook import _sync, api, servers
 from smtp_notebook import connection as connections
-from smtp_notebook.api import Via
 from smtp_notebook.bodies import looks_like_html
 from smtp_notebook.fields import check_field_names
 from smtp_notebook.letters import fragment
@@ -34,6 +33,7 @@ from smtp_notebook.outcome import MailError, MessageError, OptionError, Outcome,
 from smtp_notebook.pages import Book, html_file, letter, notebook_file, read
 from smtp_notebook.render import Fragment
 from smtp_notebook.runs import TIMEOUT, Plan, Ran, aexecuted, executed, refuse_unknown_kernel
+from smtp_notebook.servers import Via
 from smtp_notebook.template import Template
 
 __all__ = ["asend_notebook", "plain_cells", "send_notebook"]
@@ -424,4 +424,4 @@ def _ready(
     if not message.recipients:
         raise OptionError("Nobody is named who gets the mail.", "Give to=.")
     named = via is not None or connections.current() or connections.from_environment(os.environ)
-    return message, api.find_server(via).connection if named else None
+    return message, servers.find_server(via).connection if named else None

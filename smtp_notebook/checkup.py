@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from smtp_notebook import _html, _sync
-from smtp_notebook.addresses import Address
+from smtp_notebook.addresses import wire_of
 from smtp_notebook.connection import Connection
 from smtp_notebook.outcome import DeliveryError, MailError, Outcome, SecretError, State
 from smtp_notebook.replies import Reply, Stage, Verdict, classify, one_line
@@ -242,7 +242,7 @@ class _Plan:
     def of(cls, connection: Connection, sender: str) -> _Plan:
         begun = time.perf_counter()
         url, password, error = _subject(connection), None, None
-        wire = _wire(sender or connection.sender or (connection.user if "@" in connection.user else ""))
+        wire = wire_of(sender or connection.sender or (connection.user if "@" in connection.user else ""))
         wire = connection.envelope_sender(wire, _NO_MAIL) if wire else wire
         try:
             if connection.security != "plain":
@@ -338,10 +338,6 @@ def _subject(connection: Connection) -> str:
     if connection.sandbox:
         return f"sandbox at {connection.host}:{connection.port}"
     return f"{connection.name}: {connection.url}" if connection.name else connection.url
-
-
-def _wire(sender: str) -> str:
-    return Address.parse(sender).wire if sender else ""
 
 
 def _settings(connection: Connection) -> str:

@@ -54,14 +54,14 @@ def doctor(
 
     The exit code is 0 when all is well, 1 when a step failed, 2 when the command was not understood.
     """
-    from smtp_notebook import api
+    from smtp_notebook import servers
     from smtp_notebook.machine import machine
 
     terminal.refuse_password(server)
-    connection = api.named_connection(server)
+    connection = servers.named_connection(server)
     if connection is None:
         terminal.tell("No server is named: SERVER or SMTP_NOTEBOOK_URL would. The sandbox is checked.")
-        connection = api.named_connection("sandbox")
+        connection = servers.named_connection("sandbox")
     assert connection is not None
     if timeout is not None:
         connection = connection.with_(timeout=timeout)

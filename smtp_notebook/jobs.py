@@ -1,7 +1,7 @@
 """A merge that is steered from elsewhere: checked and sent in a thread of its own, watched and stopped from any.
 
 A form cannot call `mail_merge`: a click would block the kernel until the last mail has left. A `MergeJob` does the
-same work, through the same functions of `api`, while the kernel goes on, and paints a `Progress` of it::
+same work, through the same functions of `orders`, while the kernel goes on, and paints a `Progress` of it::
 
     job = MergeJob(leads, template, campaign="spring", tell=show)
     job.check()                             # returns at once; show(progress) follows
@@ -31,7 +31,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from smtp_notebook import _sync, api
+from smtp_notebook import _sync, orders, servers
 from smtp_notebook.fields import check_field_names
 from smtp_notebook.outcome import (
     FAILURES,
@@ -232,7 +232,7 @@ class MergeJob:
         self._refuse_while_sending()
         asked = self._asked
         options = dataclasses.replace(asked.options, dry_run=True)
-        server = api.find_server(options.via, login=False)
+        server = servers.find_server(options.via, login=False)
         self._start(asked.order(options, server), sends=False)
 
     def send(self, *, expected: int | None = None, same: str = "") -> None:
@@ -263,7 +263,7 @@ class MergeJob:
             )
         self._refuse_while_sending()
         asked = self._asked
-        server = api.find_server(asked.options.via)
+        server = servers.find_server(asked.options.via)
         order = asked.order(asked.options, server, expected)
         self._start(dataclasses.replace(order, same=same), sends=True)
 
@@ -302,7 +302,7 @@ class MergeJob:
         if task is not None and task.sends and not task.progress.over:
             raise MergeRefusedError("This merge is being sent already.", "Wait for it, or stop it.")
 
-    def _start(self, order: api.Order, *, sends: bool) -> None:
+    def _start(self, order: orders.Order, *, sends: bool) -> None:
         order = dataclasses.replace(order, turn=self._turn)
         with self._lock:
             self._refuse_while_sending()  # another thread may have begun meanwhile
@@ -341,7 +341,7 @@ class _Asked:
             raise OptionError(
                 "wait: a job does not wait for the time of its rows.", "Call send() again then."
             )
-        options, self._fields = api.Options.split(given)
+        options, self._fields = orders.Options.split(given)
         check_field_names(self._fields)
         self.options = dataclasses.replace(options, progress=False, dry_run=False)
 
@@ -353,11 +353,13 @@ class _Asked:
             {**self._given, **more},
         )
 
-    def order(self, options: api.Options, server: api.Server, expected: int | None = None) -> api.Order:
+    def order(
+        self, options: orders.Options, server: servers.Server, expected: int | None = None
+    ) -> orders.Order:
         """Return it as `api` takes it."""
         # Nobody reads what a thread prints: that nothing left this machine is said in the Report.
         named = dataclasses.replace(server, named=True)
-        return api.Order(self._df, self._template, options, self._fields, named, expected=expected)
+        return orders.Order(self._df, self._template, options, self._fields, named, expected=expected)
 
 
 class _StoppedError(Exception):
@@ -440,7 +442,7 @@ class _Task:
 
     # ---------------------------------------------------------------------------------- in its own thread
 
-    def work(self, order: api.Order, before: _Task | None) -> None:
+    def work(self, order: orders.Order, before: _Task | None) -> None:
         """Do it, from the first Progress to the last."""
         try:
             if before is not None:
@@ -469,9 +471,9 @@ class _Task:
         self._error = error
         return Phase.FAILED
 
-    def _merge(self, order: api.Order) -> Phase:
+    def _merge(self, order: orders.Order) -> Phase:
         """Check and send, as `api.mail_merge` does; return how that ended, the campaign given back."""
-        with api.prepare(order) as merge:
+        with orders.prepare(order) as merge:
             check, due = merge.check, merge.roll.count_due()
             with self._lock:
                 self._rows = (check.total, _looked_at(check), due, check.problems)

@@ -26,7 +26,7 @@ from IPython.core.magic import (
 from IPython.core.magic_arguments import argument, magic_arguments
 from IPython.display import display
 
-from smtp_notebook import api, flags, outputs
+from smtp_notebook import api, flags, outputs, servers
 from smtp_notebook import connection as connections
 from smtp_notebook.message import Message
 from smtp_notebook.outcome import DeliveryError, OptionError
@@ -187,7 +187,7 @@ class SendEmailMagics(Magics):
         if name:
             return api.connect(name)
         connection = connections.current()
-        return connection if connection is not None else api.find_server().connection
+        return connection if connection is not None else servers.find_server().connection
 
     @line_magic
     def inbox(self, line: str) -> None:

@@ -178,11 +178,11 @@ class _Looks:
     """Mails that are looked at or saved, and not sent."""
 
     def __init__(self, df: Any, template: Path, connection: Connection, fields: dict[str, Any], *, as_json: bool) -> None:  # fmt: skip
-        from smtp_notebook import api
+        from smtp_notebook import orders
         from smtp_notebook.frames import Frame
 
         self.frame: Frame = Frame(df)
-        self.template = api.complete_template(template, fields, self.frame, connection)
+        self.template = orders.complete_template(template, fields, self.frame, connection)
         self.connection = connection
         self.as_json = as_json
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import ipywidgets as w
 
-from smtp_notebook import _sync, api
+from smtp_notebook import _sync, api, orders, servers
 from smtp_notebook.cells import merge_cell
 from smtp_notebook.connection import Connection
 from smtp_notebook.fields import check_field_names
@@ -173,7 +173,7 @@ class MergeForm(Form):
         **fields: Any,
     ) -> None:
         check_field_names(fields)
-        api.Options(campaign=campaign, limit=limit)
+        orders.Options(campaign=campaign, limit=limit)
         if df is not None:
             Frame(df)
         self._ready = False
@@ -784,7 +784,7 @@ class MergeForm(Form):
         if report:
             outcome = report[0]
             became = outcome.reason or "accepted; it counts for nobody."
-            where = f" {api.NOTHING_LEFT}" if connection.sandbox and outcome.state is State.SENT else ""
+            where = f" {servers.NOTHING_LEFT}" if connection.sandbox and outcome.state is State.SENT else ""
             self._me_status.say(outcome.state, f"{what}: {became}{where}", outcome.fix)
         elif progress.error is not None:
             self._me_status.say("failed", *said(progress.error))

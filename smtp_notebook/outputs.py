@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, Self, get_args
 
-from smtp_notebook import api
+from smtp_notebook import api, servers
 from smtp_notebook import connection as connections
 from smtp_notebook.connection import Connection
 from smtp_notebook.durations import seconds_of, spoken
@@ -145,7 +145,7 @@ class Settings:
             MailError: It cannot be used as asked: said before the work begins, not after it.
         """
         named = connections.current() or connections.from_environment(os.environ)
-        return api.find_server(self.via).connection if self.via is not None or named is not None else None
+        return servers.find_server(self.via).connection if self.via is not None or named is not None else None
 
 
 # -------------------------------------------------------------------------------------------- the mail

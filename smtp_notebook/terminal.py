@@ -372,17 +372,17 @@ def finish(
         checked: Called where nothing was raised, after the Report was shown; returns an exit code that wins where it
             is not 0.
     """
-    from smtp_notebook import api
+    from smtp_notebook import showing
 
     shown: list[Report] = []
-    token = api.SHOWN.set(shown.append)
+    token = showing.SHOWN.set(shown.append)
     ended: BaseException | None = None
     try:
         report: Report | None = call()
     except (MailError, KeyboardInterrupt) as error:
         ended, report = error, _report_of(error) or (shown[-1] if shown else None)
     finally:
-        api.SHOWN.reset(token)
+        showing.SHOWN.reset(token)
     failed = isinstance(ended, MailError)
     if as_json:
         said = {
@@ -440,17 +440,17 @@ def server_of(via: str | None, *, sends: bool) -> Connection:
     Raises:
         SettingsError: There is no such server; or none was named, and mails are to be sent.
     """
-    from smtp_notebook import api
+    from smtp_notebook import servers
 
     refuse_password(via)
-    connection = api.named_connection(via)
+    connection = servers.named_connection(via)
     if connection is not None:
         return connection
     if sends:
         fix = "Name one with --via or SMTP_NOTEBOOK_URL; --via sandbox sends to this machine alone."
         raise SettingsError("No server is named, so there is nothing to send by.", fix)
     tell("No server is named: --via or SMTP_NOTEBOOK_URL would. The sandbox stands in.")
-    sandbox = api.named_connection("sandbox")
+    sandbox = servers.named_connection("sandbox")
     assert sandbox is not None
     return sandbox
 

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-from smtp_notebook import advice, api, places, times
+from smtp_notebook import advice, api, orders, places, servers, times
 from smtp_notebook.addresses import shortened
 from smtp_notebook.arrivals import (
     MOST_REREAD,
@@ -151,7 +151,7 @@ class _Asked:
 
     template: Any
     made: Template
-    options: api.Options
+    options: orders.Options
     fields: Mapping[str, Any]
     every: float
     key: tuple[str, ...]
@@ -165,7 +165,7 @@ class _Pass:
     """One poll on its way: what it found, and what came of it."""
 
     life: Life
-    server: api.Server
+    server: servers.Server
     book: Book
     journal: Journal | None
     by_hand: bool
@@ -229,7 +229,7 @@ class Watch:
         *,
         source: Any = None,
         org: Any = None,
-        via: api.Via = None,
+        via: servers.Via = None,
         campaign: str = "",
         every: float | str | dt.timedelta | None = None,
         ignore: Sequence[str] = (),
@@ -288,7 +288,7 @@ class Watch:
     def report(self) -> Report:
         """Everything that the campaign has, from the journal; what was practised, from memory."""
         title = f"Campaign {self._asked.options.campaign}"
-        server = api.find_server(self._asked.options.via, login=False)
+        server = servers.find_server(self._asked.options.via, login=False)
         if not self._counts(server):
             practised = _PRACTICE.get(self._place(server))
             return Report(practised.outcomes() if practised else (), title=title, trial=True)
@@ -328,7 +328,7 @@ class Watch:
         if self._goes_on:
             return self
         self._prepare()
-        server = dataclasses.replace(api.find_server(self._asked.options.via), named=True)
+        server = dataclasses.replace(servers.find_server(self._asked.options.via), named=True)
         place = self._place(server)
         with _RUNNING_LOCK:
             if self._goes_on:
@@ -422,7 +422,7 @@ class Watch:
             cause = "This poll would begin inside another one."
             raise MergeRefusedError(cause, "Call poll() elsewhere than in a function that the watch calls.")
         self._prepare()
-        server = api.find_server(self._asked.options.via, login=not dry_run)
+        server = servers.find_server(self._asked.options.via, login=not dry_run)
         life = Life()
         with self._polls(life):
             if dry_run:
@@ -433,7 +433,7 @@ class Watch:
             finally:
                 self._by_hand = None
 
-    def _polled_by_hand(self, life: Life, server: api.Server) -> Report:
+    def _polled_by_hand(self, life: Life, server: servers.Server) -> Report:
         resting = self._status.next
         try:
             report, hindrance = self._unwrapped(functools.partial(self._poll, life, server, by_hand=True))
@@ -477,7 +477,7 @@ class Watch:
 
     # --------------------------------------------------------------------------------------- its thread
 
-    def _work(self, life: Life, server: api.Server, place: tuple[str, ...], before: Life | None) -> None:
+    def _work(self, life: Life, server: servers.Server, place: tuple[str, ...], before: Life | None) -> None:
         """Poll until somebody stops it, or a person is needed."""
         phase, hindrance = Phase.STOPPED, None
         try:
@@ -519,7 +519,7 @@ class Watch:
             return Phase.NEEDS_APPROVAL
         return Phase.WAITING if self.running else Phase.IDLE
 
-    def _attempt(self, life: Life, server: api.Server) -> Hindrance | None:
+    def _attempt(self, life: Life, server: servers.Server) -> Hindrance | None:
         """Poll once, and return what hindered it."""
         try:
             with self._polls(life):
@@ -556,10 +556,10 @@ class Watch:
     def _title(self) -> str:
         return f"Watch {self._asked.options.campaign}"
 
-    def _counts(self, server: api.Server) -> bool:
+    def _counts(self, server: servers.Server) -> bool:
         return server.counts and not self._asked.options.test_to
 
-    def _place(self, server: api.Server) -> tuple[str, ...]:
+    def _place(self, server: servers.Server) -> tuple[str, ...]:
         """Return what a watch must have alone: its campaign in this journal, or at this server."""
         options = self._asked.options
         if not self._counts(server):
@@ -570,7 +570,7 @@ class Watch:
         return ("journal", str(where), options.campaign)
 
     @contextlib.contextmanager
-    def _open(self, life: Life, server: api.Server, *, by_hand: bool) -> Iterator[_Pass]:
+    def _open(self, life: Life, server: servers.Server, *, by_hand: bool) -> Iterator[_Pass]:
         """Open what remembers this watch."""
         options = self._asked.options
         self._move_to(self._place(server))
@@ -589,7 +589,7 @@ class Watch:
             if mine:
                 journal.close()
 
-    def _poll(self, life: Life, server: api.Server, *, by_hand: bool) -> tuple[Report, Hindrance | None]:
+    def _poll(self, life: Life, server: servers.Server, *, by_hand: bool) -> tuple[Report, Hindrance | None]:
         """Poll once: read, write down, move the cursor, send, tell the source."""
         with self._open(life, server, by_hand=by_hand) as poll:
             try:
@@ -719,7 +719,7 @@ class Watch:
             self._raised = error
             raise
 
-    def _order(self, poll: _Pass, rows: Sequence[Row], *, dry_run: bool = False) -> api.Order:
+    def _order(self, poll: _Pass, rows: Sequence[Row], *, dry_run: bool = False) -> orders.Order:
         options = dataclasses.replace(
             self._asked.options,
             # A look leaves the journal as it is, and opens it for itself.
@@ -729,7 +729,7 @@ class Watch:
             on_outcome=self._called_back if self._asked.options.on_outcome is not None else None,
         )
         cells = [row.cells for row in rows]
-        return api.Order(
+        return orders.Order(
             cells,
             self._asked.template,
             options,
@@ -752,7 +752,7 @@ class Watch:
         if not found.rows or not (found.sure or self._mended(poll, found)):
             self._move(poll, found, cursor)
             return self._report(poll, *(said or ["Nothing is due."]))
-        with api.prepare(self._order(poll, found.rows)) as merge:
+        with orders.prepare(self._order(poll, found.rows)) as merge:
             # Every row is in the journal now.
             self._move(poll, found, cursor)
             with self._lock:
@@ -777,7 +777,7 @@ class Watch:
         if poll.journal is None:
             return True
         known = poll.book.standing([row.key for row in found.rows])
-        with api.prepare(self._order(poll, found.rows, dry_run=True)) as merge:
+        with orders.prepare(self._order(poll, found.rows, dry_run=True)) as merge:
             return merge.roll.count_due() > 0 or any(
                 outcome.reason != getattr(known.get(outcome.key), "reason", "")
                 for outcome in merge.roll.outcomes().where([State.INVALID.value])
@@ -790,12 +790,12 @@ class Watch:
         if not found.waiting and _text(before) != _text(after):
             poll.book.advance(before, after)
 
-    def _sends(self, poll: _Pass, merge: api.Merge, run: Sending) -> None:
+    def _sends(self, poll: _Pass, merge: orders.Merge, run: Sending) -> None:
         poll.run = run
         poll.life.sends(run)
         self._update(phase=Phase.SENDING, done=0, due=merge.roll.count_due())
 
-    def _progress(self, merge: api.Merge) -> None:
+    def _progress(self, merge: orders.Merge) -> None:
         counts = merge.roll.outcomes().counts()
         done = self._status.due - counts.get(State.PLANNED.value, 0)
         if done != self._status.done:
@@ -861,7 +861,7 @@ class Watch:
 
     # ------------------------------------------------------------------------------------------- a trial
 
-    def _tried(self, life: Life, server: api.Server) -> Report:
+    def _tried(self, life: Life, server: servers.Server) -> Report:
         """Read and check as a poll would, and leave everything as it is."""
         with self._looked(life, server) as poll:
             cursor, there = poll.book.cursor, frozenset[str]()
@@ -891,13 +891,13 @@ class Watch:
                 notes = ["Nothing is due. Nothing was sent.", *poll.notes]
                 return Report((), title=self._title, notes=notes, trial=True)
             poll.columns = poll.columns or self._named_columns(poll)
-            with api.prepare(self._order(poll, found.rows, dry_run=True)) as merge:
+            with orders.prepare(self._order(poll, found.rows, dry_run=True)) as merge:
                 for note in poll.notes:
                     merge.note(note)
                 return api.carry_out(merge)
 
     @contextlib.contextmanager
-    def _looked(self, life: Life, server: api.Server) -> Iterator[_Pass]:
+    def _looked(self, life: Life, server: servers.Server) -> Iterator[_Pass]:
         """Open what remembers this watch for reading alone; what is not there is not made."""
         given = self._asked.options.journal
         if not self._counts(server):
@@ -988,7 +988,7 @@ def watch(
     key: str | Sequence[str] | None = None,
     since: Since = "now",
     max_per_poll: int = 100,
-    via: api.Via = None,
+    via: servers.Via = None,
     journal: Journal | str | Path | None = None,
     changed: Literal["stop", "send-rest"] = "stop",
     values: Mapping[str, Any] | None = None,
@@ -1036,7 +1036,7 @@ def watch(
         TemplateError: The template does not compile.
     """
     check_field_names(fields)
-    options = api.Options(
+    options = orders.Options(
         campaign=campaign, via=via, journal=journal, changed=changed, values=values, test_to=test_to,
         send_at=send_at, expires=expires, on_problem="skip", on_outcome=on_outcome, progress=False,
     )  # fmt: skip

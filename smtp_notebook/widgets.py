@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import ipywidgets as w
 
-from smtp_notebook import api
 from smtp_notebook import connection as connections
+from smtp_notebook import servers
 from smtp_notebook.cells import connecting
 from smtp_notebook.connection import Connection
 from smtp_notebook.outcome import MailError, SecretError
@@ -268,7 +268,7 @@ def _servers(via: Any) -> list[tuple[str, Connection | Literal[""]]]:
     """Return the servers to choose from, the one in use first; "" is the sandbox (None chooses nothing)."""
     sandbox: tuple[str, Connection | Literal[""]] = ("sandbox: nothing leaves this machine", "")
     found: list[tuple[str, Connection | Literal[""]]] = []
-    current = api.named_connection(via)
+    current = servers.named_connection(via)
     if current is not None and not (current.sandbox and current == default_sandbox().connection):
         label = (
             "this sandbox: nothing leaves this machine" if current.sandbox else current.name or current.url

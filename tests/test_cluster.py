@@ -42,11 +42,11 @@ from smtp_notebook import (
     State,
     Variants,
     amail_merge,
-    api,
     cluster,
     mail_merge,
     parcels,
     postgres_store,
+    showing,
     suppress,
     times,
     workers,
@@ -1547,7 +1547,7 @@ def test_a_cluster_that_has_lost_its_workers_for_too_long_ends_the_run_in_a_sent
 ):
     few, own = lonely
     monkeypatch.setattr(cluster, "_STOP_SECONDS", 0.1)
-    monkeypatch.setattr(api, "PROGRESS_DELAY", 0.0)
+    monkeypatch.setattr(showing, "PROGRESS_DELAY", 0.0)
     with Server() as server:
         with pytest.raises(MergeRefusedError, match="has had no workers for 60 s") as caught:
             merge(ROWS, server, place, own, on_outcome=once_at(3, lambda: few.scale(0)), progress=True)
@@ -1585,7 +1585,7 @@ def test_a_check_without_workers_ends_in_a_sentence_too(lonely, place, monkeypat
     mark = tmp_path / "printing"
     for name, seconds in {"_LOOK_SECONDS": 0.25, "ALONE_SECONDS": 1.0}.items():
         monkeypatch.setattr(cluster, name, seconds)
-    monkeypatch.setattr(api, "PROGRESS_DELAY", 0.0)
+    monkeypatch.setattr(showing, "PROGRESS_DELAY", 0.0)
     threading.Thread(target=lambda: (until(mark.exists, 30, "a row is printed"), few.scale(0))).start()
     more = {"template": "{{ slow(n) }}", "values": {"slow": slowly(mark, 0.2)}}
     with Server() as server:

@@ -37,11 +37,12 @@ from smtp_notebook import (
     SecretError,
     State,
     Template,
-    api,
     holder,
     jobs,
     mail_merge,
+    orders,
     schema,
+    servers,
     sqlite_store,
 )
 from smtp_notebook import _sync as sync
@@ -120,7 +121,7 @@ def gate():
 @pytest.fixture(autouse=True)
 def _own_limiters(monkeypatch):
     """Forget what this process sent before: the tests' servers may have one port."""
-    monkeypatch.setattr(api, "_LIMITERS", {})
+    monkeypatch.setattr(servers, "_LIMITERS", {})
 
 
 class Told:
@@ -163,7 +164,7 @@ def test_a_job_checks_sends_and_says_how_far_it_is(sandbox):
 
 
 def test_nothing_of_a_job_is_printed(capsys):
-    assert sent(MergeJob(frame(2), LETTER)).report.notes[0] == api.NOTHING_LEFT
+    assert sent(MergeJob(frame(2), LETTER)).report.notes[0] == servers.NOTHING_LEFT
     assert capsys.readouterr() == ("", "")
 
 
@@ -947,11 +948,11 @@ def test_rows_count_as_settled_where_an_earlier_run_left_them(server):
         counts.append((check.total, check.problems, check.due, check.settled))
 
     merge(server, frame(2))
-    options = api.Options(campaign="c", via=server.url(), dry_run=True)
+    options = orders.Options(campaign="c", via=server.url(), dry_run=True)
     order = dataclasses.replace(
-        api.Order.of(bad_frame(), LETTER, options, {"from_": "me@example.com"}), watch=look
+        orders.Order.of(bad_frame(), LETTER, options, {"from_": "me@example.com"}), watch=look
     )
-    with api.prepare(order) as found:
+    with orders.prepare(order) as found:
         assert len(counts) == 6
         check = found.check
         assert (check.total, check.problems, check.due, check.settled) == (6, 2, 3, 1)

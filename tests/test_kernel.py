@@ -162,7 +162,7 @@ def test_one_line_of_progress_stays_in_a_notebook(kernel, tmp_path):
     with Server() as server:
         kernel.run(MERGE.format(url=server.url(), journal=tmp_path / "journal.sqlite3"))
         code = (
-            "from smtp_notebook import api; api.PROGRESS_DELAY = 0.0\n"
+            "from smtp_notebook import showing; showing.PROGRESS_DELAY = 0.0\n"
             'report = mail_merge(frame, "hi", via=via, from_="me@example.com", campaign="p")'
         )
         kernel.client.execute_interactive(code, timeout=60, output_hook=note, allow_stdin=False)

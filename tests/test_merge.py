@@ -359,7 +359,7 @@ def test_the_async_face_does_the_same_on_the_callers_loop(sandbox):
 
 
 def test_the_server_is_via_then_connect_then_environment_then_sandbox(sandbox, monkeypatch):
-    from smtp_notebook.api import find_server
+    from smtp_notebook.servers import find_server
 
     assert find_server().connection.sandbox
     monkeypatch.setenv("SMTP_NOTEBOOK_URL", "smtp+plain://127.0.0.1:2526")
@@ -400,7 +400,7 @@ def test_the_address_column_is_known_by_its_name(name):
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that moves when somebody waits, and not otherwise."""
-    from smtp_notebook import api, merge
+    from smtp_notebook import merge, servers
 
     now = [1000.0]
 
@@ -410,7 +410,7 @@ def clock(monkeypatch):
 
     monkeypatch.setattr(merge, "CLOCK", lambda: now[0])
     monkeypatch.setattr(merge, "PAUSE", pause)
-    monkeypatch.setattr(api, "_LIMITERS", {})
+    monkeypatch.setattr(servers, "_LIMITERS", {})
     return now
 
 
@@ -443,9 +443,9 @@ def test_a_second_merge_to_the_same_login_shares_the_rate_of_the_first(clock):
 
 
 def test_a_report_of_many_rows_reads_them_when_asked(sandbox, monkeypatch):
-    from smtp_notebook import api
+    from smtp_notebook import orders
 
-    monkeypatch.setattr(api, "_HELD_ROWS", 5)
+    monkeypatch.setattr(orders, "_HELD_ROWS", 5)
     data = bad_frame().assign(x=1.0)
     report = mail_merge(data, LETTER + " {{ x }}", via=sandbox, on_problem="skip")
     assert report.counts == {State.SENT: 3, State.INVALID: 3}

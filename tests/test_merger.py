@@ -23,11 +23,11 @@ from smtp_notebook import (
     State,
     Template,
     TemplateError,
-    api,
     connect,
     mail_merge,
     merge_form,
     merger,
+    servers,
 )
 from smtp_notebook._sync import Turn
 from smtp_notebook.jobs import Phase, Progress
@@ -44,7 +44,7 @@ LONG = 20.0  # seconds, where something has gone wrong if it takes them
 def _at_once(monkeypatch):
     """Let a check begin at once, and forget what this process sent before: the tests' servers may have one port."""
     monkeypatch.setattr(merger, "SETTLE", 0.0)
-    monkeypatch.setattr(api, "_LIMITERS", {})
+    monkeypatch.setattr(servers, "_LIMITERS", {})
     yield
     for found in [w for w in _instances.values() if isinstance(w, merger.MergeForm)]:
         found.close()

@@ -662,7 +662,7 @@ def test_a_stream_that_lets_nobody_hook_it_is_left_alone(sandbox, monkeypatch, s
 
 
 def test_a_decorator_at_the_top_of_a_module_names_no_server_yet(sandbox, monkeypatch):
-    monkeypatch.setattr("smtp_notebook.api.default_sandbox", None)
+    monkeypatch.setattr("smtp_notebook.servers.default_sandbox", None)
 
     @email_output(to="ann@example.com")
     def work():

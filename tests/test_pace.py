@@ -13,7 +13,7 @@ import pytest
 from journals import KINDS, fresh
 from test_rate import keeps_the_pace, most_in_a_window
 
-from smtp_notebook import JournalError, Sandbox, api, mail_merge
+from smtp_notebook import JournalError, Sandbox, mail_merge, orders
 from smtp_notebook.merge import CLOCK
 from smtp_notebook.pace import Grant, Granted, Pace
 from smtp_notebook.places import given
@@ -423,7 +423,7 @@ def test_a_run_sends_every_row_in_order_at_the_moments_that_were_granted(pace, m
         return token
 
     monkeypatch.setattr(granted, "take", took)
-    monkeypatch.setattr(api, "_limiter", lambda *_: granted)
+    monkeypatch.setattr(orders, "limiter_of", lambda *_: granted)
 
     def serve():
         while not done.wait(0.01):

@@ -39,11 +39,12 @@ from smtp_notebook import (
     Report,
     State,
     amail_merge,
-    api,
     asend,
     mail_merge,
+    orders,
     preflight,
     send,
+    servers,
 )
 from smtp_notebook import _sync as sync
 from smtp_notebook import journal as journals
@@ -223,7 +224,7 @@ of_both = pytest.mark.parametrize("journal", KINDS, indirect=True)
 @pytest.fixture(autouse=True)
 def _own_limiters(monkeypatch):
     """Forget what this process sent before: the tests' servers may have one port."""
-    monkeypatch.setattr(api, "_LIMITERS", {})
+    monkeypatch.setattr(servers, "_LIMITERS", {})
 
 
 @pytest.fixture
@@ -912,7 +913,7 @@ def test_a_new_process_waits_for_what_the_journal_says_went_today(journal, paced
     with Server() as server:
         merge(server, people(2), journal, settings=settings)
         assert not waits
-        monkeypatch.setattr(api, "_LIMITERS", {})
+        monkeypatch.setattr(servers, "_LIMITERS", {})
         merge(server, people(3), journal, settings=settings)
         assert sum(waits) > 86_000
         assert len(server.log.mails) == 3
@@ -931,7 +932,7 @@ def test_a_report_keeps_its_labels_when_the_frame_gets_others(journal):
 
 @pytest.mark.parametrize("held", [1, 100], ids=["from its table", "in memory"])
 def test_a_report_can_be_pickled_whatever_the_cells_are(held, journal, monkeypatch):
-    monkeypatch.setattr(api, "_HELD_ROWS", held)
+    monkeypatch.setattr(orders, "_HELD_ROWS", held)
     data = [row | {"lock": threading.Lock()} for row in people(3)]
     with Server() as server:
         report = merge(server, data, journal)
@@ -940,7 +941,7 @@ def test_a_report_can_be_pickled_whatever_the_cells_are(held, journal, monkeypat
 
 
 def test_a_report_from_its_table_is_read_on_any_thread(journal, monkeypatch):
-    monkeypatch.setattr(api, "_HELD_ROWS", 1)
+    monkeypatch.setattr(orders, "_HELD_ROWS", 1)
     with Server() as server:
         report = merge(server, people(50), journal)
 

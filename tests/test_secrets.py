@@ -51,9 +51,9 @@ from smtp_notebook import (
     salesforce,
     send,
 )
-from smtp_notebook.api import find_server
 from smtp_notebook.connection import current, saved
 from smtp_notebook.practice import Answer
+from smtp_notebook.servers import find_server
 
 #: With signs that a URL, JSON, a repr and base64 each write in their own way.
 CANARY = "c@nary/7f3a: \"quoted\" 'é' %41?"

@@ -37,10 +37,10 @@ from smtp_notebook import (
     mail_merge,
     send,
 )
-from smtp_notebook.api import find_server
 from smtp_notebook.cells import cell_of, connecting
 from smtp_notebook.connection import _folder
 from smtp_notebook.preflight import WINDOW
+from smtp_notebook.servers import find_server
 from smtp_notebook.signing import HEADERS, ROOM, Signer, relaxed_body, relaxed_header
 
 MOMENT = dt.datetime(2026, 5, 4, 3, 2, 1, tzinfo=dt.UTC)

@@ -204,9 +204,9 @@ def test_an_expired_row_is_not_made_so_its_problems_stop_nothing(server, clock):
 
 
 def test_what_expires_while_the_rate_has_it_wait_is_not_sent(server, clock, monkeypatch):
-    from smtp_notebook import api
+    from smtp_notebook import servers
 
-    api._LIMITERS.clear()
+    servers._LIMITERS.clear()
     monkeypatch.setattr(merges, "CLOCK", clock.seconds)
     slow = Connection.from_url(server.url(), rate="1/min", max_connections=1)
     report = merge(server, frame(6), via=slow, expires=at(12, 3))

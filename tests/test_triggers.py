@@ -36,10 +36,10 @@ from smtp_notebook import (
     State,
     TemplateError,
     Watch,
-    api,
     connect,
     csv_folder,
     mail_merge,
+    servers,
     suppress,
     times,
     triggers,
@@ -90,7 +90,7 @@ def clock(monkeypatch):
 @pytest.fixture(autouse=True)
 def _own_process(monkeypatch):
     """Forget what this process watched and sent before, and leave nothing running."""
-    monkeypatch.setattr(api, "_LIMITERS", {})
+    monkeypatch.setattr(servers, "_LIMITERS", {})
     monkeypatch.setattr(triggers, "_PRACTICE", {})
     yield
     for found, _ in list(triggers._RUNNING.values()):

@@ -9,7 +9,7 @@ import pytest
 from journals import KINDS, changed, fresh
 from scripted import Server
 
-from smtp_notebook import Connection, Journal, JournalError, Outcome, State, api, mail_merge, suppress
+from smtp_notebook import Connection, Journal, JournalError, Outcome, State, mail_merge, orders, suppress
 from smtp_notebook._sync import run
 from smtp_notebook.frames import own_key
 from smtp_notebook.watchbook import BEFORE, PracticeBook, Watchbook
@@ -49,15 +49,15 @@ def book(request, monkeypatch):
 
 
 def order(rows, server, **more):
-    options = api.Options(campaign="welcome", key="Id", on_problem="skip", progress=False)
+    options = orders.Options(campaign="welcome", key="Id", on_problem="skip", progress=False)
     via = Connection.from_url(server.url())
-    found = api.Order.of(rows, LETTER, dataclasses.replace(options, via=via), {})
+    found = orders.Order.of(rows, LETTER, dataclasses.replace(options, via=via), {})
     return dataclasses.replace(found, notes=True, **more)
 
 
 def merged(rows, server):
     """What a watch does with rows: every one of them into the journal, then the mails."""
-    with api.prepare(order(rows, server)) as merge:
+    with orders.prepare(order(rows, server)) as merge:
         if merge.roll.count_due():
             it = merge.run(lambda _, position, columns: merge.roll.put(position, columns))
             run(it.send, stop=it.stop)
