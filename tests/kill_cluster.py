@@ -80,7 +80,7 @@ class _ClusterKiller(_Killer):
         super().__init__(chance, rows)
         self._cluster = cluster
         self._by_clock = chance.uniform(0, _LATEST)
-        #: How many connections those had who were killed.
+        #: How many connections those had who were killed, and how many were cut beside them.
         self.open_connections = 0
 
     def kill(self, where):
@@ -92,6 +92,8 @@ class _ClusterKiller(_Killer):
             if self.child.poll() is None:
                 self.killed[f"{victim}: {where}"] += 1
                 self.open_connections += CONNECTIONS // WORKERS if victim == "worker" else CONNECTIONS
+                # The dot that it hung at is dropped, and may be of a worker who lives.
+                self.open_connections += victim == "worker" and where.startswith("dot")
                 if victim == "client":
                     self.child.kill()
                     self.child.wait()
