@@ -44,12 +44,11 @@ from smtp_notebook.servers import (
     Server,
     Via,
     connection_of,
-    counts_as_sent,
     find_server,
     limiter_of,
     run_of,
 )
-from smtp_notebook.showing import SHOWN, Checking, Progress
+from smtp_notebook.showing import SHOWN, Checking, Line, Progress
 from smtp_notebook.signing import signer_of
 from smtp_notebook.suppressions import among
 from smtp_notebook.template import Template
@@ -192,7 +191,7 @@ class _One:
 
 def _one(row: Planned, server: Server, *, once: bool) -> _One:
     """Open the mail's Ledger; with *once* an Outcome says that it went before."""
-    if not counts_as_sent(server.connection):
+    if not server.counts:
         return _One(row, server, PassingJournal(), limiter=limiter_of(server.connection))
     journal = Journal()
     ledger, known, said = journal.single(row, once=once)
@@ -381,18 +380,17 @@ def mail_merge(
         changed=changed, on_problem=on_problem, journal=journal, on_outcome=on_outcome, progress=progress,
         send_at=send_at, expires=expires, wait=wait,
     )  # fmt: skip
-    with _prepared(Order.of(df, template, options, fields)) as merge:
-        return carry_out(merge)
+    merge, line = _prepared(Order.of(df, template, options, fields))
+    with merge:
+        return carry_out(merge, line=line)
 
 
-def _prepared(order: Order) -> Merge:
-    """Prepare a merge, and show how far its check is."""
+def _prepared(order: Order) -> tuple[Merge, Line | None]:
+    """Prepare a merge, and show how far its check is; return where that was shown, too."""
     if not order.options.progress:
-        return prepare(order)
+        return prepare(order), None
     with Checking() as bar:
-        merge = prepare(dataclasses.replace(order, watch=bar.look))
-    merge.show_after(bar)
-    return merge
+        return prepare(dataclasses.replace(order, watch=bar.look)), bar.line
 
 
 def carry_out(
@@ -401,6 +399,7 @@ def carry_out(
     begun: Callable[[Sending], object] | None = None,
     between: Callable[[], object] | None = None,
     quiet: bool = False,
+    line: Line | None = None,
 ) -> Report:
     """Send what was prepared, on the calling thread, as `mail_merge` does; return the Report.
 
@@ -409,6 +408,7 @@ def carry_out(
         begun: Is given what sends it, before the first row leaves; it may stop that, then or later.
         between: Called again and again while it waits; see `_sync.run`.
         quiet: Show nothing when it is broken off: nobody looks.
+        line: Where its check was shown, and its progress is to be.
 
     Raises:
         PreflightError: As from `mail_merge`; like whatever else that may raise while it sends.
@@ -416,7 +416,7 @@ def carry_out(
     show = (lambda _: None) if quiet else SHOWN.get()
     while True:
         if (report := merge.early()) is None:
-            with Progress(merge.roll, shown=merge.options.progress, line=merge.taken_line()) as bar:
+            with Progress(merge.roll, shown=merge.options.progress, line=line) as bar:
                 run = merge.run(bar.step)
                 if begun is not None:
                     begun(run)
@@ -425,7 +425,7 @@ def carry_out(
                 except BaseException:
                     show(merge.finished(run))
                     raise
-            report = merge.finished(run)
+            report, line = merge.finished(run), None  # what goes after a wait has a line of its own
             if run.stopped:
                 return report
         if (waiting := merge.wait()) is None:
@@ -441,17 +441,18 @@ def carry_out(
 async def amail_merge(df: Any, template: Template | str | Path, **options: Any) -> Report:
     """Do what `mail_merge` does, awaited, with the same arguments; rendering happens on this loop."""
     chosen, fields = Options.split(options)
-    with _prepared(Order.of(df, template, chosen, fields)) as merge:
+    merge, line = _prepared(Order.of(df, template, chosen, fields))
+    with merge:
         while True:
             if (report := merge.early()) is None:
-                with Progress(merge.roll, shown=merge.options.progress, line=merge.taken_line()) as bar:
+                with Progress(merge.roll, shown=merge.options.progress, line=line) as bar:
                     run = merge.run(bar.step)
                     try:
                         await _sync.ticking(run.send(_sync.Inline()), functools.partial(bar.tick, run))
                     except BaseException:
                         SHOWN.get()(merge.finished(run))
                         raise
-                report = merge.finished(run)
+                report, line = merge.finished(run), None
                 if run.stopped:
                     return report
             if (waiting := merge.wait()) is None:

@@ -128,12 +128,12 @@ def refuse_strangers(client: Any) -> None:
         MergeRefusedError: There are such.
     """
     ask = functools.partial(client.run, on_error="return")
-    loaded: dict[str, Any] = {}
+    imported: dict[str, Any] = {}
     versions: dict[str, Any] = {}
     with contextlib.suppress(Exception):  # a cluster that is lost is told of by what follows
-        loaded = ask(importlib.import_module, workers.__name__)
+        imported = ask(importlib.import_module, workers.__name__)
         versions = ask(metadata.version, "smtp_notebook") if version() else {}
-    for where, found in loaded.items():
+    for where, found in imported.items():
         if isinstance(found, ImportError):
             raise _lacking(where, found)
     for where, found in versions.items():

@@ -47,8 +47,7 @@ from smtp_notebook.preflight import Feed, Preflight, Printing, Watch
 from smtp_notebook.press import Press
 from smtp_notebook.records import packed
 from smtp_notebook.roll import Roll
-from smtp_notebook.servers import Server, Via, counts_as_sent, find_server, limiter_of, run_of
-from smtp_notebook.showing import Checking, Line
+from smtp_notebook.servers import Server, Via, find_server, limiter_of, run_of
 from smtp_notebook.standing import Known
 from smtp_notebook.suppressions import Suppressions, proposed
 from smtp_notebook.template import Template
@@ -114,7 +113,6 @@ class Merge:
     _ready: _Ready | None = None
     _tried: int = 0
     _tuning: Tuning | None = None
-    _line: Line | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -290,7 +288,7 @@ class Merge:
             )
         if self.check.regrouped:
             said.append(_regrouped_text(self.check.regrouped))
-        trial = self.options.dry_run or bool(self.diverted) or not counts_as_sent(self.server.connection)
+        trial = self.options.dry_run or bool(self.diverted) or not self.server.counts
         if not trial and (sentence := proposed(self.roll.outcomes().where(_REFUSED))):
             said.append(sentence)
         where = "the sandbox" if self.server.connection.sandbox else self.server.connection.host
@@ -310,15 +308,6 @@ class Merge:
             next_at=times.from_seconds(first) if count else None,
             tuning=self._tuning,
         )
-
-    def show_after(self, checking: Checking) -> None:
-        """Have its progress be shown where that of its check was."""
-        self._line = checking.line
-
-    def taken_line(self) -> Line | None:
-        """Return where its progress is to be shown; once."""
-        line, self._line = self._line, None
-        return line
 
     def _release(self) -> None:
         """Give the campaign back to others."""
@@ -523,7 +512,7 @@ def prepare(order: Order) -> Merge:
     """
     options, connection = order.options, order.server.connection
     diverted = options.test_to or connection.redirect_to
-    counts = counts_as_sent(connection) and not diverted
+    counts = order.server.counts and not diverted
     # What counts for nobody is compared with nothing, so its rows need no marks.
     frame = _frame(order, marked=counts)
     made = complete_template(order.template, order.fields, frame, connection)
@@ -586,7 +575,7 @@ def _held(ready: _Ready) -> Merge:
 
 def _say_unshared(merge: Merge) -> None:
     """Have a dry run say that its workers could not send, where that is so."""
-    counts = counts_as_sent(merge.server.connection) and not merge.diverted
+    counts = merge.server.counts and not merge.diverted
     if counts and isinstance(merge.frame, Spread) and (missing := _no_shared_journal(merge.options)):
         merge.note(f"To send it: {missing}")
 
@@ -649,8 +638,10 @@ def _frame(order: Order, *, marked: bool = False) -> Frame | Grouped | Spread:
     return local_frame(df, group_by, marked=marked)
 
 
-def _columns(group_by: str | Sequence[str] | None) -> tuple[str, ...]:
-    return (group_by,) if isinstance(group_by, str) else tuple(group_by or ())
+def _columns(named: str | Sequence[str] | None) -> tuple[str, ...]:
+    if named is None:
+        return ()
+    return (named,) if isinstance(named, str) else tuple(named)
 
 
 def _refuse_on_a_cluster(order: Order, *, counts: bool) -> None:
@@ -729,7 +720,7 @@ def _literal(text: str) -> str:
 def _key_columns(key: str | Sequence[str] | None, frame: Frame | Grouped | Spread) -> tuple[str, ...] | None:
     if key is None:
         return None
-    names = (key,) if isinstance(key, str) else tuple(key)
+    names = _columns(key)
     for name in names:
         if name not in frame.columns:
             cause = f"There is no key column {name!r}; the columns are: {', '.join(map(repr, frame.columns[:20]))}."

@@ -17,7 +17,7 @@ from smtp_notebook.frames import ADDRESS_COLUMNS, address_key, own_key, row_key
 from smtp_notebook.lint import Finding, alignment, open_link, reveals, shared_link
 from smtp_notebook.mime import new_message_id, stamp
 from smtp_notebook.outcome import JournalError, MailError, MessageError, Outcome, State
-from smtp_notebook.records import packed, planned, sent
+from smtp_notebook.records import packed, planned, rows_and_marks, sent
 from smtp_notebook.roll import EXPIRED, Roll
 from smtp_notebook.rows import Differing
 from smtp_notebook.standing import RECHECKED, Known, decided, regrouped
@@ -184,11 +184,11 @@ class Planned:
         to = self.recipients
         if self.accepted or self.refused:
             to = (*self.accepted, *to, *(address for address, _ in self.refused))
-        rows, _, marks = self.made_of.partition(" ")
+        rows, marks = rows_and_marks(self.made_of)
         return Outcome(
             state=state, key=self.key, row=self.position, to=to, message_id=self.message_id,
             attempts=self.attempts, started=self.began, seconds=round(self.seconds, 6), warnings=self.warnings,
-            variant=self.variant, rows=int(rows) if rows else 1, marks=marks, **more,
+            variant=self.variant, rows=rows, marks=marks, **more,
         )  # fmt: skip
 
     def sent(self, code: int | None, enhanced: str) -> tuple[Any, ...]:
@@ -473,10 +473,10 @@ class Preflight:
         if known is not None and (known.accepted or known.state == State.PARTIAL):
             outcome = known.outcome.with_(reason=f"{known.outcome.reason} The others: {reason.lower()}")
         else:
-            rows, _, marks = str(getattr(row.begun.cells, "made_of", "")).partition(" ")
+            rows, marks = rows_and_marks(str(getattr(row.begun.cells, "made_of", "")))
             outcome = Outcome(
                 state=State.PLANNED, key=row.key, to=printed.recipients, reason=reason,
-                variant=row.variant, rows=int(rows) if rows else 1, marks=marks, warnings=printed.warnings,
+                variant=row.variant, rows=rows, marks=marks, warnings=printed.warnings,
             )  # fmt: skip
         self.settled += 1
         outcome = outcome.with_(row=row.position)
@@ -497,8 +497,7 @@ class Preflight:
         made: str | None = getattr(cells, "made_of", None)
         if made is None or not (known.accepted or known.state in _MAY_HAVE_GONE):
             return ()
-        rows, _, marks = made.partition(" ")
-        said = regrouped(known.outcome, int(rows or 1), marks)
+        said = regrouped(known.outcome, *rows_and_marks(made))
         self.regrouped += bool(said)
         return (said,) if said else ()
 

@@ -9,7 +9,17 @@ from typing import Any
 
 from smtp_notebook.outcome import Listed, Outcome, State
 
-__all__ = ["COLUMNS", "DEFINITIONS", "Stored", "made_of", "packed", "planned", "sent", "unpacked"]
+__all__ = [
+    "COLUMNS",
+    "DEFINITIONS",
+    "Stored",
+    "made_of",
+    "packed",
+    "planned",
+    "rows_and_marks",
+    "sent",
+    "unpacked",
+]
 
 #: What a table holds of an Outcome beside its key and its row's position.
 DEFINITIONS = (
@@ -46,6 +56,12 @@ def packed(outcome: Outcome) -> tuple[Any, ...]:
 def made_of(rows: int, marks: str) -> str:
     """Return of which rows a mail was made, as the last of `COLUMNS`; "" for one row that has no mark."""
     return f"{rows} {marks}".rstrip() if marks or rows != 1 else ""
+
+
+def rows_and_marks(made: str) -> tuple[int, str]:
+    """Return what `made_of` was given."""
+    rows, _, marks = made.partition(" ")
+    return int(rows or 1), marks
 
 
 def planned(
@@ -101,7 +117,7 @@ def unpacked(key: str, position: int | None, values: Sequence[Any]) -> Outcome:
     """Return the Outcome of a row's key, position and `COLUMNS`."""
     state, to, status, code, enhanced, reason, fix, message_id, attempts, started, seconds, *lists = values
     refused, warnings, variant, made = lists
-    rows, _, marks = made.partition(" ")
+    rows, marks = rows_and_marks(made)
     return Outcome(
         state=State(state),
         key=key,
@@ -119,7 +135,7 @@ def unpacked(key: str, position: int | None, values: Sequence[Any]) -> Outcome:
         refused=tuple((a, said) for a, said in json.loads(refused)) if refused else (),
         warnings=tuple(json.loads(warnings)) if warnings else (),
         variant=variant,
-        rows=int(rows) if rows else 1,
+        rows=rows,
         marks=marks,
     )
 

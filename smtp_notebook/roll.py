@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from smtp_notebook.outcome import Outcome, State
-from smtp_notebook.records import COLUMNS, DEFINITIONS, Stored, packed, unpacked
+from smtp_notebook.records import COLUMNS, DEFINITIONS, Stored, packed, rows_and_marks, unpacked
 
 __all__ = ["EXPIRED", "Due", "Roll"]
 
@@ -66,10 +66,10 @@ class Due(NamedTuple):
 
     def outcome(self, state: State, **more: Any) -> Outcome:
         """Return an Outcome of this row, which was not tried."""
-        rows, _, marks = self.made_of.partition(" ")
+        rows, marks = rows_and_marks(self.made_of)
         return Outcome(
             state=state, key=self.key, row=self.position, to=self.recipients, message_id=self.message_id,
-            warnings=self.warnings, variant=self.variant, rows=int(rows or 1), marks=marks, **more,
+            warnings=self.warnings, variant=self.variant, rows=rows, marks=marks, **more,
         )  # fmt: skip
 
 

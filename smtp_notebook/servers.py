@@ -29,7 +29,6 @@ __all__ = [
     "Server",
     "Via",
     "connection_of",
-    "counts_as_sent",
     "find_server",
     "limiter_of",
     "named_connection",
@@ -70,7 +69,8 @@ class Server:
     @property
     def counts(self) -> bool:
         """Whether what goes there counts as sent: it is no sandbox, no catcher, and no redirect."""
-        return counts_as_sent(self.connection)
+        connection = self.connection
+        return not (connection.sandbox or connection.practice or connection.redirect_to)
 
     @property
     def note(self) -> str:
@@ -134,11 +134,6 @@ def connection_of(via: Via, **settings: Any) -> Connection:
         default_sandbox().connection if via.strip().lower() == "sandbox" else connections.saved(via.strip())
     )
     return found.with_(**settings) if settings else found
-
-
-def counts_as_sent(connection: Connection) -> bool:
-    """Tell whether what goes there counts as sent: it is no sandbox, no catcher, and no redirect."""
-    return not (connection.sandbox or connection.practice or connection.redirect_to)
 
 
 def limiter_of(connection: Connection, journal: Journal | None = None) -> Limiter | None:

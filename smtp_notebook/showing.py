@@ -113,7 +113,7 @@ class _Bar:
     ) -> None:
         #: Where it is shown, in a kernel.
         self.line = line or Line()
-        self._bar = progress_bar(unit, total, said=said, line=self.line)
+        self._bar = _tqdm(unit, total, said, self.line)
         self._began = self._shown = time.monotonic()
         self._lock = threading.Lock()
         self._words = self._held_up = ""
@@ -151,18 +151,11 @@ class _Bar:
         self._bar.set_postfix_str(", ".join(filter(None, [self._words, held_up])), refresh=False)
 
 
-def progress_bar(unit: str, total: int | None = None, *, said: str = "", line: Line | None = None) -> Any:
-    """Return tqdm's bar, which shows itself after `PROGRESS_DELAY`; in a kernel as one line that stays.
-
-    Args:
-        unit: What is counted.
-        total: How many there are; None where that is unknown.
-        said: What stands before it.
-        line: A line to write over.
-    """
+def _tqdm(unit: str, total: int | None, said: str, line: Line) -> Any:
+    """Return tqdm's bar, which shows itself after `PROGRESS_DELAY`; in a kernel as one line that stays."""
     from tqdm import tqdm
 
-    look = {"file": line or Line(), "ascii": False, "ncols": 80, "mininterval": 0.5} if _kernel() else {}
+    look = {"file": line, "ascii": False, "ncols": 80, "mininterval": 0.5} if _kernel() else {}
     return tqdm(total=total, unit=unit, desc=said or None, delay=PROGRESS_DELAY, **look)
 
 

@@ -244,13 +244,8 @@ class _Interrupts:
     @classmethod
     def leave(cls) -> None:
         """Leave interrupts to whoever runs the merge; from a task."""
-        from distributed import get_worker
-
-        try:
-            worker: Any = get_worker()
-        except ValueError:  # no task
-            return
-        if worker.nanny:
+        worker = _this_worker()
+        if worker is not None and worker.nanny:
             worker.loop.add_callback(cls.exchange)
 
     @classmethod
@@ -495,14 +490,20 @@ class _Station:
         return transport
 
 
-def _my_address() -> str:
-    """Return by what the cluster knows this worker."""
+def _this_worker() -> Any:
+    """Return the cluster's worker that runs this task; None outside of one."""
     from distributed import get_worker
 
     try:
-        return str(get_worker().address)
-    except ValueError:  # no task
-        return f"{platform.node()}, process {os.getpid()}"
+        return get_worker()
+    except ValueError:
+        return None
+
+
+def _my_address() -> str:
+    """Return by what the cluster knows this worker."""
+    worker = _this_worker()
+    return f"{platform.node()}, process {os.getpid()}" if worker is None else str(worker.address)
 
 
 def _password(mailing: Mailing) -> str | None:

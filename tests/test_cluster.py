@@ -1430,10 +1430,10 @@ def test_a_workers_wrong_clock_makes_no_row_too_late_and_stands_in_no_mail(clien
     dates = [email.message_from_bytes(mail.content)["Date"] for mail in server.log.mails]
     found = [email.utils.parsedate_to_datetime(date) for date in dates]
     found += [o.started for o in report if o.state is State.SENT]
-    assert [date for date in found if not timedelta_small(date)] == []
+    assert [date for date in found if not is_about_now(date)] == []
 
 
-def timedelta_small(moment):
+def is_about_now(moment):
     """Tell whether a moment is now, as far as that has to be known."""
     return abs((dt.datetime.now(dt.UTC) - moment).total_seconds()) < 300
 
